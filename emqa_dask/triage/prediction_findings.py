@@ -73,10 +73,10 @@ def _describe_distance(rows: pd.DataFrame, settings: Triage) -> pd.Series:
         "Distance to the training images is " + distance + f", and {limit}: no predicted F1 can be relied on here."
     )
     content = format_numbers("{:.2f}", np.ceil(rows["content_distance"] * 100 - 1e-6) / 100)
-    words = [OBJECT_WORDS.get(kind) for kind in rows["other_kind"]]
-    texts = [f"its content looks like {word}" if word else None for word in words]
-    looks = pd.Series(texts, rows.index, object)
-    reason = looks.where(looks.notna(), "distance " + content + f", and {limit}")
+    kind_names = [OBJECT_WORDS.get(kind) for kind in rows["other_kind"]]
+    texts = [f"its content looks like {kind_name}" if kind_name else None for kind_name in kind_names]
+    kind_texts = pd.Series(texts, rows.index, object)
+    reason = kind_texts.where(kind_texts.notna(), "distance " + content + f", and {limit}")
     content_text = "The image shows something else than the detector was trained on: " + reason + "."
     return own_text.where(~is_content, content_text)
 

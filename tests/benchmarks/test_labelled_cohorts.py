@@ -7,7 +7,7 @@ import pytest
 from benchmarks.studies import cohort_images, labelled_cohorts
 from emqa_dask import models
 from emqa_dask.predict import quality_files, quality_fit, quality_model
-from emqa_dask.settings import Settings
+from emqa_dask.settings import Settings, replace
 from emqa_dask.tables import DETECTION_FEATURES
 
 SOME = {name: labelled_cohorts.CANDIDATES[name] for name in ("mixed process of the published eight",)}
@@ -53,7 +53,9 @@ def test_evidence_and_truth_are_those_of_the_pipeline():
     truth["micrograph_id"] = ["a", "b"]
     found = truth.iloc[[0, 1]].assign(score=[0.9, 0.05], detector="log", circularity=1.0)
     found = found.assign(stability=np.nan, class_margin=np.nan, label="")
-    rows = cohort_images.rows_of("some", known, found, truth, Settings()).set_index("micrograph_id")
+    rows = cohort_images.rows_of(
+        "some", known, found, truth, replace(Settings(), {"detect": {"detectors": ["log"]}})
+    ).set_index("micrograph_id")
     assert rows["true_f1"].tolist() == [1.0, 0.0]
     assert rows["n_detections"].tolist() == [1.0, 0.0]
     assert rows["score_fraction_8"].tolist() == [1.0, 0.0]

@@ -65,7 +65,7 @@ def test_a_detector_gives_the_rows_of_the_best_scale(tmp_path, scenes):
 
 
 @pytest.mark.parametrize("scales", [[0.5], [], [1.0, 0.0], [1.0, 100.0]])
-def test_a_card_without_scale_one_or_with_absurd_scales_is_refused(tmp_path, scales):
+def test_a_card_with_absurd_scales_is_refused(tmp_path, scales):
     write_model(tmp_path / "m", SMALL, input={"scales": scales})
     with pytest.raises(models.ModelError, match=r"scales are .*: 1.0 has to be among them"):
         load_detector(tmp_path / "m")

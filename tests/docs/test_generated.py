@@ -74,7 +74,7 @@ def test_type_default_and_range_of_a_setting():
     assert keys["detect.threshold"] == settings.Key(
         "detect.threshold", "number", "0.15", "0 to 10", "of the scale-normalised response on the normalised image"
     )
-    assert keys["detect.detectors"].default == '["log"]'
+    assert keys["detect.detectors"].default == '["auto"]'
 
 
 def test_every_column_of_every_table_is_described():

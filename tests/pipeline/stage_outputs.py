@@ -99,6 +99,7 @@ def compute_digests(folder: Path) -> dict[str, dict]:
     archive = make_archive(folder / "archive")
     checks = {"mean": {"function": f"{CHECK_MODULE}:measure_mean", "above": 1e9}}
     changes = {"classify": {"model": str(make_model(folder))}, "flags": {"custom": checks}}
+    changes["predict"] = {"models": ["log-synthetic"]}  # the models of the default settings change without a stage
     settings = replace(Settings(), {"run": {"scheduler": "in-process"}, "detect": {"detectors": ["log"]}, **changes})
     root = str(folder / "workspace")
     run(str(archive), root, settings, say=lambda text: None)

@@ -67,7 +67,7 @@ def test_every_image_has_evidence_of_every_detector(done, both):
 def test_every_image_has_the_embedding_of_every_network(done, both):
     embeddings = table(done, "embeddings", both)
     ids = sorted(table(done, "features", both)["micrograph_id"])
-    lengths = {"small": 2 * (64 + 128 + 256 + 512), "content": 128}
+    lengths = {"small": 2 * (64 + 128 + 256 + 512), "content": 128, "object-kinds": 5}
     for name, rows in embeddings.groupby("detector"):
         assert sorted(rows["micrograph_id"]) == ids
         assert set(map(len, rows["embedding"])) <= {0, lengths.pop(name)}  # 0: a blank image
@@ -170,10 +170,10 @@ def test_calibration_chooses_and_later_runs_use_it(copy, both, truth):
     assert calibrate(str(copy), str(truth), both, say=said.append) == 0
     settings = stored_settings.read_settings(str(copy))
     folder = Path(settings.predict.models[0])
-    assert settings.predict.models[1:] == ("cavity-tem-f1",)  # of a detector that this run does not have
+    assert settings.predict.models[1:] == ("cavity-tem-f1", "em-objects-f1")  # of detectors that this run does not have
     model = load_quality_model(folder)
     assert folder == copy / "models" / model.detector
-    assert (model.score_floor, model.iou_threshold) == (settings.featurise.score_floor, 0.3)  # IoU of log-synthetic
+    assert (model.score_floor, model.iou_threshold) == (settings.featurise.score_floor, 0.1)  # IoU of log-f1
     text = "\n".join(said)
     assert f"detector: {model.detector} at score floor {model.score_floor:g}" in text
     assert "too few labels for a claim" in text

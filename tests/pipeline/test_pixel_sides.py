@@ -44,7 +44,8 @@ def test_square_within_one_percent_and_where_unknown():
 def test_diameters_are_those_of_circles_of_the_same_area(x_nm, y_nm, side_nm):
     """Disks of 16 px cover 64 pi px; at 1 nm x 0.25 nm these are 16 pi nm2, a circle of 8 nm."""
     row = {"micrograph_id": "m", "nm_per_pixel": x_nm, "nm_per_pixel_y": y_nm}
-    settings = replace(Settings(), {"detect": {"min_diameter_nm": 4.0, "max_diameter_nm": 12.0, "polarity": "bright"}})
+    detect = {"detectors": ["log"], "min_diameter_nm": 4.0, "max_diameter_nm": 12.0, "polarity": "bright"}
+    settings = replace(Settings(), {"detect": detect})
     detections = image_measurement.detect_objects(draw_disks(8), row, settings)
     assert len(detections) == 9
     np.testing.assert_allclose(detections["diameter_nm"], detections["diameter_px"] * side_nm)

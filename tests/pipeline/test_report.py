@@ -21,7 +21,7 @@ from emqa_dask.triage.flags import flag_images, join_image_columns
 from emqa_dask.triage.rules import RULES
 from tests.archive_tables import decide_archive
 
-SETTINGS = replace(Settings(), {"report": {"max_rows": 20}})
+SETTINGS = replace(Settings(), {"detect": {"detectors": ["log"]}, "report": {"max_rows": 20}})
 NAMES = ("z/last.tif", "=cmd.tif", "a, b.tif", "new\nline.tif", "\u6d4b\u8bd5.dm4", "a/Copy of x.tif", "a/x (2).tif")
 
 

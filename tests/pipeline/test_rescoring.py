@@ -119,7 +119,7 @@ def test_another_score_floor_is_judged_by_models_for_it_alone(copy, short, small
     floor = replace(short, {"featurise": {"score_floor": 0.2}})
     said = []
     assert rescore(str(copy), floor, say=said.append) == 0
-    assert any("log-synthetic knows log at a score floor of 0.1, this run has 0.2" in line for line in said)
+    assert any("log-f1 knows log at a score floor of 0.1, this run has 0.2" in line for line in said)
     rows = parts.read_table(str(copy), list_run_folders(floor)["predictions"], tables.PREDICTIONS)
     assert set(rows["evidence"]) == {"no_model"}
     assert rows["predicted_f1"].isna().all()

@@ -19,7 +19,7 @@ def test_all_classes_count_where_none_prevails():
     )
 
 
-def test_a_class_with_a_network_of_its_own_goes_to_it():
+def test_a_class_goes_to_the_network_of_its_own():
     choice = choose_session_detector([Look({"cavity": 24.0, "loop": 1.0}, 0.0, 0)], "net", {"cavity": "cavities"})
     assert choice == SessionChoice("cavities", (), "cavity", "96% of the scores are of class cavity (in 1 image)")
 
