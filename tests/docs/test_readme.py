@@ -77,7 +77,7 @@ def test_the_output_of_make_demo_is_current(tmp_path):
     for words in demo_commands():
         command = [sys.executable, "-m", "emqa_dask", *words]
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
-        shown = [line for line in done.stderr.splitlines() if re.match("(survey|triage): ", line)]
+        shown = [line for line in done.stderr.splitlines() if re.match("(survey|choose|triage): ", line)]
         lines += done.stdout.splitlines() + shown
     expected = next(block for block in blocks("text") if block.startswith("72 micrographs")).splitlines()
     verdict = re.compile(r"  (\w+) +([\d,]+)")

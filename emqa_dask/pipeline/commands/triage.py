@@ -119,7 +119,9 @@ def run(
                     say(left_out)
                 seconds["survey"] = time.time() - started
             if settings.detect.is_automatic and "detect" in steps:
+                start_time_s = time.time()
                 choose_detectors(workspace, settings, execute, say)
+                seconds["choose"] = time.time() - start_time_s
             seconds |= _make_tables(workspace, settings, steps, execute)
         n_failures = write_failures(workspace, settings)
         if "report" in steps:
