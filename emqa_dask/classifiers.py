@@ -3,7 +3,7 @@
 import functools
 from collections.abc import Mapping
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
     import torch
@@ -91,9 +91,12 @@ def pool_picture_stages(network: "torch.nn.ModuleDict", pictures: "torch.Tensor"
     """The means (n, n_features) of the maps of all stages, for pictures (n, 1, h, w) from 0 to 1."""
     import torch
 
-    values = network["backbone"].stem((pictures - 0.5) / 0.5)
+    from emqa_dask.efficientnet_lite import EfficientNetLite0
+
+    backbone = cast(EfficientNetLite0, network["backbone"])
+    values = backbone.stem((pictures - 0.5) / 0.5)
     means = []
-    for stage in network["backbone"].stages:
+    for stage in cast(torch.nn.ModuleList, backbone.stages):
         values = stage(values)
         means.append(values.mean(dim=(2, 3)))
     return torch.cat(means, dim=1)

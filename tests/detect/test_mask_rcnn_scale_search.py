@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from emqa_dask import load_detector, models
-from emqa_dask.detect.mask_rcnn.detector import ImageResult
+from emqa_dask.detect.mask_rcnn.image_result import ImageResult
 from emqa_dask.detect.mask_rcnn.scale_search import SMALL_PX, list_steps, search_scales
 from tests.detect.conftest import SMALL, write_model
 

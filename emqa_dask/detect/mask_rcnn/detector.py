@@ -13,6 +13,7 @@ from emqa_dask.detect.mask_rcnn import masks as mk
 from emqa_dask.detect.mask_rcnn.detections_table import make_table
 from emqa_dask.detect.mask_rcnn.detector_card import DetectorCard
 from emqa_dask.detect.mask_rcnn.embedding import average_embeddings
+from emqa_dask.detect.mask_rcnn.image_result import ImageResult
 from emqa_dask.detect.mask_rcnn.merge import Window, find_claimed_boxes, find_doubles, make_tiles
 from emqa_dask.detect.mask_rcnn.network import Network, Predictions
 from emqa_dask.detect.mask_rcnn.scale_search import search_scales
@@ -38,17 +39,6 @@ class _Piece(NamedTuple):
     @property
     def shape(self) -> tuple[int, int]:
         return self.window.y1 - self.window.y0, self.window.x1 - self.window.x0
-
-
-class ImageResult(NamedTuple):
-    """What a detector gives for an image."""
-
-    detections: pd.DataFrame  # rows of tables.DETECTIONS without micrograph_id
-    embedding: NDArray[np.float32]  # (d,): see embedding.pool_maps; empty for an image that no network can take
-    expected_f1: float  # of the selected detections, from their scores alone: see selection
-    n_selected: int  # the first so many detections have the highest expected F1
-    mean_score: float  # of the selected detections; 0 without any
-    scale: float  # at which the network saw the image
 
 
 class _Objects(NamedTuple):

@@ -5,20 +5,18 @@ taken; the search goes from 1 up where objects are small, and down where they ar
 """
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from emqa_dask.detect.mask_rcnn.detector import ImageResult
+from emqa_dask.detect.mask_rcnn.image_result import ImageResult
 
 SMALL_PX = 32.0  # median side of the boxes at scale 1, below which an image is enlarged, else reduced
 SURE_SCORE = 0.9  # mean, from which small objects are clear enough: enlarging costs four times the pixels
 
-Examine = Callable[[list[int], float], list["ImageResult"]]
+Examine = Callable[[list[int], float], list[ImageResult]]
 
 
-def measure_median_side(result: "ImageResult") -> float:
+def measure_median_side(result: ImageResult) -> float:
     """Median over the selected detections of the side of a square with the area of a box, px; infinite without any."""
     boxes = result.detections[["y0", "x0", "y1", "x1"]].head(result.n_selected).to_numpy(float)
     if not len(boxes):
@@ -26,7 +24,7 @@ def measure_median_side(result: "ImageResult") -> float:
     return float(np.median(np.sqrt((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]))))
 
 
-def list_steps(result: "ImageResult", scales: Sequence[float]) -> list[float]:
+def list_steps(result: ImageResult, scales: Sequence[float]) -> list[float]:
     """Scales to try after scale 1 gave `result`, in order; none where it is sure of small objects."""
     if measure_median_side(result) >= SMALL_PX:
         return sorted((scale for scale in scales if scale < 1), reverse=True)
@@ -35,7 +33,7 @@ def list_steps(result: "ImageResult", scales: Sequence[float]) -> list[float]:
     return sorted(scale for scale in scales if scale > 1)
 
 
-def search_scales(examine: Examine, n_images: int, scales: Sequence[float]) -> list["ImageResult"]:
+def search_scales(examine: Examine, n_images: int, scales: Sequence[float]) -> list[ImageResult]:
     """The result of every image at its scale of `scales`; `examine` gives those of images (by number) at one scale.
 
     A step that does not raise the mean score of an image is its last. Images that try the same scale go together.

@@ -21,7 +21,7 @@ from emqa_dask.settings import Detect, Featurise, Run, Settings
 from emqa_dask.tables import CONTENT, OBJECT_KINDS, THON_RINGS
 
 if TYPE_CHECKING:  # a run without networks does well without torch
-    from emqa_dask.detect.mask_rcnn.detector import ImageResult
+    from emqa_dask.detect.mask_rcnn.image_result import ImageResult
 
 MAX_RINGS_NM = 0.3  # pixels above which no image holds the three rings that an estimate needs
 
