@@ -96,7 +96,7 @@ def pool_picture_stages(network: "torch.nn.ModuleDict", pictures: "torch.Tensor"
     backbone = cast(EfficientNetLite0, network["backbone"])
     values = backbone.stem((pictures - 0.5) / 0.5)
     means = []
-    for stage in cast(torch.nn.ModuleList, backbone.stages):
+    for stage in backbone.stages:
         values = stage(values)
         means.append(values.mean(dim=(2, 3)))
     return torch.cat(means, dim=1)
