@@ -75,6 +75,7 @@ def run_triage(folder: Path, workspace: Path, detect: Detect, workers: int) -> f
     """Seconds for the whole command `emqa triage`, from process start to exit."""
     shutil.rmtree(workspace, ignore_errors=True)
     command = [sys.executable, "-m", "emqa_dask", "triage", str(folder), "--workspace", str(workspace)]
+    command += ["--detector", "log"]
     command += ["--workers", str(workers), "--set", f"detect.polarity={detect.polarity}"]
     started = time.perf_counter()
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)

@@ -24,7 +24,7 @@ from emqa_dask.featurise.images import image_features
 from emqa_dask.pipeline.tasks.image_measurement import measure_image as measure_image
 from emqa_dask.pipeline.tasks.predict import join_evidence
 from emqa_dask.predict.predictions import predict_images
-from emqa_dask.settings import Settings
+from emqa_dask.settings import Settings, replace
 from emqa_dask.synthetic.faults import FAULTS, FOREIGN, apply_fault, estimate_noise_level, make_foreign_image
 from emqa_dask.synthetic.profiles import FAMILIES, make_sample
 from emqa_dask.triage import decide
@@ -139,7 +139,7 @@ def flags_of(features, known):
 
 def verdicts(seed, n_per_fault):
     """Verdict counts of every picture of NEVER_TRUSTED, one row a fault, as the pipeline judges them by default."""
-    settings = Settings()
+    settings = replace(Settings(), {"detect": {"detectors": ["log"]}})
     evidence = []
     rows = []
     faults = []

@@ -73,7 +73,7 @@ def make_workspace(folder: Path, n: int, n_detections: int) -> str:
     """A workspace of `n` images, run to its end."""
     write_archive(folder / "archive", n)
     root = str(folder / "ws")
-    settings = replace(load_settings(), {"run": {"scheduler": "in-process"}})
+    settings = replace(load_settings(), {"run": {"scheduler": "in-process"}, "detect": {"detectors": ["log"]}})
     kept = ingest.survey_files, make_tables.make_partition, dict(make_tables.STORED)
     ingest.survey_files = scale_stubs.survey_files
     make_tables.make_partition = scale_stubs.make_partition

@@ -51,7 +51,7 @@ def measure(folder: Path, step: str) -> dict:
     imported = peak_mib()
     clock = time.perf_counter()
     cpu = time.process_time()
-    settings = replace(load_settings(), {"run": {"workers": 2}})
+    settings = replace(load_settings(), {"run": {"workers": 2}, "detect": {"detectors": ["log"]}})
     code = triage.run(str(folder / "archive"), str(folder / "ws"), settings, steps=STEPS[step], say=lambda text: None)
     return {
         "exit_code": code,

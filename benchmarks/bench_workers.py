@@ -96,7 +96,9 @@ def main() -> None:
     parser.add_argument("--json", metavar="OUT", help="write the figures there, too")
     options = parser.parse_args()
     rows = []
-    settings = replace(Settings(), {"run": {"workers": 2}, "store": {"shard_length": 4}})
+    settings = replace(
+        Settings(), {"run": {"workers": 2}, "detect": {"detectors": ["log"]}, "store": {"shard_length": 4}}
+    )
     with tempfile.TemporaryDirectory(prefix="emqa-workers-") as folder:
         root = prepare(Path(folder), options.n, options.size, settings)
         results: dict[tuple[str, int], list[float]] = {(stage, n): [] for stage in ("plain", "LoG") for n in (1, 2)}

@@ -78,7 +78,7 @@ def make_workspace(folder: Path, n: int, seed: int) -> None:
     root = folder / "ws"
     synthesise(archive, "demo", n=n, seed=seed, shape=SHAPE)
     labels = next((folder / "archive.truth").glob("*.json"))
-    triage = ["triage", str(archive), "--workspace", str(root), "--scheduler", "in-process"]
+    triage = ["triage", str(archive), "--workspace", str(root), "--scheduler", "in-process", "--detector", "log"]
     for command in (triage, ["calibrate", str(root), str(labels)], ["rescore", str(root)], triage):
         code, words = say(command)
         if code not in (0, 2):
@@ -122,7 +122,7 @@ def try_case(folder: Path, kind: str, number: int, seed: int) -> Case:
     (root / victim).unlink()
     (root / victim).write_bytes(data)
     began = time.perf_counter()
-    triage = ["triage", str(folder / "archive"), "--workspace", str(root)]
+    triage = ["triage", str(folder / "archive"), "--workspace", str(root), "--detector", "log"]
     code, words = say(triage)
     is_made_again = not (root / victim).exists() or (root / victim).read_bytes() != bytes(data)
     outcome = judge(code, words, is_made_again, folder, victim, triage)
@@ -191,7 +191,18 @@ def measure_overhead(folder: Path, rounds: int) -> None:
                     patches.enter_context(mock.patch.object(checksum, function, stub))
                 root = folder / f"{name}-{k}"
                 began = time.perf_counter()
-                say(["triage", str(folder / "archive"), "--workspace", str(root), "--scheduler", "in-process"])
+                say(
+                    [
+                        "triage",
+                        str(folder / "archive"),
+                        "--workspace",
+                        str(root),
+                        "--scheduler",
+                        "in-process",
+                        "--detector",
+                        "log",
+                    ]
+                )
                 seconds[name] = time.perf_counter() - began
             shutil.rmtree(root)
         ratios.append(seconds["with"] / seconds["without"])

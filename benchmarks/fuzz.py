@@ -1,4 +1,4 @@
-"""Damaged files of every format and damaged Zarr folders, triaged with default settings; exit 1 if a law is broken.
+"""Damaged files of every format and damaged Zarr folders, triaged with LoG; exit 1 if a law is broken.
 
 The laws: exit code 0 or 2; one row of the catalog and at least one of the triage for each file; no crash of a worker,
 no traceback on the terminal, no stall; and no image with over 5 % wrong pixels is trusted where its format can tell:
@@ -90,8 +90,9 @@ def libjpeg_words(data: bytes) -> str:
 
 
 def triage(archive: Path, workspace: Path, limit_s: float) -> dict:
-    """Run `emqa triage` with default settings: exit code, seconds, its words, and the longest time without progress."""
+    """Run `emqa triage` with LoG: exit code, seconds, its words, and the longest time without progress."""
     command = [sys.executable, "-m", "emqa_dask", "triage", str(archive), "--workspace", str(workspace)]
+    command += ["--detector", "log"]
     started = time.monotonic()
     run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace")
     lines: list[str] = []

@@ -15,7 +15,7 @@ from emqa_dask import tables
 from emqa_dask.archive.survey import compute_micrograph_id
 from emqa_dask.pipeline.tasks import survey as survey_tasks
 from emqa_dask.pipeline.workspace.stages import SCHEMAS, list_run_folders
-from emqa_dask.settings import Settings
+from emqa_dask.settings import Settings, replace
 from emqa_dask.store import parts
 
 SIZE_PX = 2048
@@ -61,7 +61,7 @@ def _example() -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, pd.DataFrame, 
     from emqa_dask.store.thumbnails import make_thumbnail
     from emqa_dask.synthetic.profiles import make_sample
 
-    settings = Settings()
+    settings = replace(Settings(), {"detect": {"detectors": ["log"]}})
     image = make_sample("cavity-tem", np.random.default_rng(1), shape=(512, 512)).image
     blobs = detect_image(image, settings.detect)
     row = {"micrograph_id": "0" * 32, "colour_fraction": 0.0, "nm_per_pixel": 0.31, "voltage_kv": 200.0}

@@ -46,7 +46,8 @@ class Driver:
 
     def __init__(self, archive: Path, workspace: Path, options: list[str], log: Path, env: dict | None = None):
         self.tag = f"{os.getpid()}-{time.monotonic_ns()}"
-        command = [sys.executable, "-m", "emqa_dask", "triage", str(archive), "--workspace", str(workspace), *options]
+        command = [sys.executable, "-m", "emqa_dask", "triage", str(archive), "--workspace", str(workspace)]
+        command += ["--detector", "log", *options]
         with log.open("a") as output:
             self.popen = subprocess.Popen(
                 command,
