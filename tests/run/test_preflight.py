@@ -9,7 +9,7 @@ from emqa_dask.run import preflight
 from emqa_dask.run.cluster import open_cluster
 from emqa_dask.run.devices import check_devices
 from emqa_dask.run.preflight import UNKNOWN_WORKLOAD, StageWorkload
-from emqa_dask.settings import Run, Settings, replace
+from emqa_dask.settings import Detect, Run, Settings, replace
 
 GIB = 2**30
 
@@ -116,11 +116,12 @@ def test_memory_grows_with_image_size_and_bucket_shards():
 
 @pytest.mark.real
 def test_a_worker_with_too_little_memory_is_found(tmp_path):
+    settings = Settings(detect=Detect(detectors=("log",)))
     with (
         open_cluster(Settings(run=Run(workers=1, memory_gib=0.75))) as client,
         pytest.raises(RuntimeError, match=r"1 of 1 workers have too little memory: 0\.8 GiB.*takes 1\.3: set run\.mem"),
     ):
-        preflight.check_workers(client, Settings(), StageWorkload(image_px=4096 * 4096), root=str(tmp_path))
+        preflight.check_workers(client, settings, StageWorkload(image_px=4096 * 4096), root=str(tmp_path))
 
 
 def test_secrets_are_not_said():
