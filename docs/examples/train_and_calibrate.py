@@ -51,7 +51,7 @@ def main() -> None:
     small = ("--members", 2, "--epochs", 6, "--windows-per-image", 4, "--depth", 10, "--widen", 1, "--examples", 12)
     if not MODEL.exists():
         emqa("train", "ensemble", LABELS, "--images", ARCHIVE, "--out", MODEL, "--workers", 2, *small)
-    emqa("triage", ARCHIVE, "--workspace", WORKSPACE, "--classifier", MODEL, "--workers", 2)
+    emqa("triage", ARCHIVE, "--workspace", WORKSPACE, "--detector", "log", "--classifier", MODEL, "--workers", 2)
 
     # The synthetic truth takes the place of 20 to 50 micrographs that a person has labelled.
     emqa("calibrate", WORKSPACE, TRUTH)

@@ -28,7 +28,7 @@ def main() -> None:
     print(TUNED.read_text())
 
     # The file holds settings for every cohort, and a triage takes it as it is.
-    emqa("triage", ARCHIVE, "--workspace", WORKSPACE, "--settings", TUNED, "--workers", 2)
+    emqa("triage", ARCHIVE, "--workspace", WORKSPACE, "--settings", TUNED, "--detector", "log", "--workers", 2)
     rows = pd.read_parquet(WORKSPACE / "triage.parquet").dropna(subset="n_detections")
     columns = rows["n_detections"] / (rows["height_px"] * rows["width_px"] * 0.0144**2)
     print("\ncolumns found per square nanometre")
