@@ -28,7 +28,7 @@ MIN_LOOKS = 3  # images of a session: one alone may be blank, a diffraction patt
 MAX_LOOKS = 5
 IMAGES_PER_LOOK = 8  # a look costs about as much as a detection: an eighth more work
 MAX_SAID = 20  # sessions whose choice is printed
-LOOK_COLUMNS = ("micrograph_id", "uri", "frame", "path", "instrument", "height_px", "width_px", "folder")
+LOOK_COLUMNS = ("micrograph_id", "uri", "frame", "path", "instrument", "height_px", "width_px")
 
 
 def choose_detectors(workspace: Workspace, settings: Settings, execute: Executor, say: Callable[[str], None]) -> None:
@@ -74,9 +74,8 @@ def _sample_sessions(
 
     Ids are hashes, so that the sample is even and reproducible.
     """
-    columns = [name for name in LOOK_COLUMNS if name != "folder"]
     first_rows: dict[SessionKey, pd.DataFrame] = {}
-    for rows in micrograph_ledger.iter_current(workspace, columns):
+    for rows in micrograph_ledger.iter_current(workspace, list(LOOK_COLUMNS)):
         keys = [find_session(uri, instrument) for uri, instrument in zip(rows["uri"], rows["instrument"], strict=True)]
         rows = rows.assign(folder=[key[0] for key in keys], session_instrument=[key[1] for key in keys])
         for key, session_rows in rows.groupby(["folder", "session_instrument"], sort=False):
