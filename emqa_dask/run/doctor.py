@@ -67,7 +67,7 @@ def check_machine(say: Callable[[str], None], settings: Settings | None = None) 
     cores = count_cores()
     memory = psutil.virtual_memory()
     line(True, f"{cores} cores, {memory.total / GIB:.1f} GiB memory, {memory.available / GIB:.1f} GiB of it free")
-    line(memory.available / cores > GIB or None, "memory per worker", "under 1 GiB a core: use fewer --workers")
+    line(memory.available / cores > 1.5 * GIB or None, "memory per worker", "under 1.5 GiB a core: use fewer --workers")
     for label, folder in (("here", "."), ("temporary files", tempfile.gettempdir())):
         free = shutil.disk_usage(folder).free
         line(free > GIB, f"{free / GIB:.1f} GiB disk free ({label})", "free some space")

@@ -20,7 +20,7 @@ SAME_VERSION = ("emqa_dask", "dask", "distributed")  # they talk to each other; 
 SAME_MINOR_VERSION = ("numpy", "zarr", "pyarrow")
 # What a task takes (measured with 16-bit images of 1024 to 16384 px a side): an interpreter with every library, and for
 # an image, of which there is one at a time, about ten float32 copies; larger ones are dealt with in strips.
-LIBRARIES_BYTES = GIB // 2
+LIBRARIES_BYTES = GIB * 9 // 10  # a worker with all libraries, torch among them: 0.87 GiB
 PER_PIXEL_BYTES = 50
 MAX_WHOLE_IMAGE_PX = 1 << 25  # as detect.tiles has it
 STRIP_PX = 1 << 23

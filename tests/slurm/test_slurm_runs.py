@@ -16,7 +16,7 @@ pytest.importorskip("dask_jobqueue", reason="pip install 'emqa_dask[slurm]'")
 pytestmark = [pytest.mark.real, pytest.mark.timeout(1200)]
 
 # cluster/slurm.toml, as somebody would change it for this cluster: jobs of one worker, on the loopback interface
-OURS = {"interface": '"lo"', "workers_per_job": "1", "max_jobs": "3", "min_jobs": "3", "memory_gib": "1.0"}
+OURS = {"interface": '"lo"', "workers_per_job": "1", "max_jobs": "3", "min_jobs": "3", "memory_gib": "1.5"}
 
 
 @pytest.fixture
@@ -81,6 +81,7 @@ def submit(slurm, archive, settings, tmp_path):
 
     def sbatch(*options: str) -> str:
         command = ["sbatch", *options, str(CLUSTER / "slurm.sbatch"), str(archive), "--workspace", str(tmp_path / "ws")]
+        command += ["--detector", "log"]
         ran = subprocess.run(command, env=env, cwd=tmp_path, capture_output=True, text=True)
         assert ran.returncode == 0, ran.stderr
         return ran.stdout.strip() or ran.stderr.strip()
