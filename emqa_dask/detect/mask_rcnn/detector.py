@@ -1,5 +1,6 @@
 """Detector: micrographs of any size and dtype in, one table of detections each out, in batches that fit."""
 
+import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
@@ -156,7 +157,7 @@ class Detector:
                 current = batch
                 batch = next(batches, None)
                 ahead = submit(prepare, batch) if batch else None
-                predictions = self._predict_objects(pixels)
+                predictions = self._predict_objects(current, pixels)
                 if pending is not None:
                     pending.result()
                 pending = submit(finish, current, predictions)
@@ -180,10 +181,11 @@ class Detector:
                 yield equal_pieces[:n]
                 equal_pieces = equal_pieces[n:]
 
-    def _predict_objects(self, pixels: list[np.ndarray]) -> list[Predictions]:
+    def _predict_objects(self, pieces: list[_Piece], pixels: list[np.ndarray]) -> list[Predictions]:
         try:
             with backend.guard_device():
-                return self._network.predict_objects(pixels)
+                predictions = self._network.predict_objects(pixels)
+                return self._find_runs(pieces, predictions) if self._network.find_runs else predictions
         except Exception as error:
             if not _is_out_of_memory(error):
                 raise
@@ -196,7 +198,22 @@ class Detector:
         backend.free_device_memory()  # here the exception is gone, and what its traceback held
         self.batch_px = max(1, self.batch_px // 2)
         n_half = len(pixels) // 2
-        return self._predict_objects(pixels[:n_half]) + self._predict_objects(pixels[n_half:])
+        return self._predict_objects(pieces[:n_half], pixels[:n_half]) + self._predict_objects(
+            pieces[n_half:], pixels[n_half:]
+        )
+
+    def _find_runs(self, pieces: list[_Piece], predictions: list[Predictions]) -> list[Predictions]:
+        """`predictions` of pieces with the runs of their masks, all found together on the network's device."""
+        import torch
+
+        boxes = [restore_boxes(objects.boxes, piece.shape, piece.scale) for piece, objects in zip(pieces, predictions)]
+        shapes = np.repeat([piece.shape for piece in pieces], [len(values) for values in boxes], axis=0)
+        masks = torch.cat([objects.masks for objects in predictions])
+        runs = iter(self._network.find_runs(masks, torch.cat(boxes), shapes).split())
+        return [
+            objects._replace(masks=masks[:0], runs=list(itertools.islice(runs, len(values))))
+            for objects, values in zip(predictions, boxes)
+        ]
 
     def _collect_objects(self, piece: _Piece, predictions: Predictions) -> _Objects:
         """The predicted objects in coordinates of the image that `piece` is a part of; masks as runs, not as pixels."""
@@ -204,9 +221,8 @@ class Detector:
         piece_boxes = restore_boxes(predictions.boxes, piece.shape, piece.scale)
         boxes = piece_boxes.double().numpy()[:, [1, 0, 3, 2]] + [window.y0, window.x0, window.y0, window.x0]
         keep = np.flatnonzero(find_claimed_boxes(boxes, window))
-        crops = self._network.paste_masks(predictions.masks[keep], piece_boxes[keep], piece.shape)
+        runs = self._list_runs(predictions, piece_boxes, keep, piece.shape)
         shift = np.array([window.x0, window.y0, window.y0])
-        runs = [mk.runs(crop) + shift for crop in crops]
         centre = (boxes[keep, :2] + boxes[keep, 2:]) / 2
         is_centre_in_core = ((centre >= window.core_box[:2]) & (centre < window.core_box[2:])).all(axis=1)
         return _Objects(
@@ -217,11 +233,20 @@ class Detector:
             is_centre_in_core,
             _select_values(predictions.class_margins, keep),
             _select_values(predictions.stability, keep),
-            runs,
+            [run + shift for run in runs],
             len(predictions.scores) >= self.card.max_detections,
             predictions.embedding.numpy(),
             math.prod(piece.shape),
         )
+
+    def _list_runs(
+        self, predictions: Predictions, boxes: "torch.Tensor", keep: NDArray, shape: tuple[int, int]
+    ) -> Iterator[mk.Runs]:
+        """Runs of the objects `keep` in a piece of `shape`, one after the other."""
+        if predictions.runs is not None:
+            return (predictions.runs[k] for k in keep)
+        crops = self._network.paste_masks(predictions.masks[keep], boxes[keep], shape)
+        return (mk.runs(crop) for crop in crops)
 
     def _make_result(
         self, parts: list[_Objects], shape: tuple[int, int], nm_per_pixel: float, scale: float

@@ -4,23 +4,26 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
-from emqa_dask.detect.mask_rcnn.masks import Crop
+from emqa_dask.detect.mask_rcnn.device_masks import MaskRuns
+from emqa_dask.detect.mask_rcnn.masks import Crop, Runs
 
 if TYPE_CHECKING:
     import torch
 
 
 class Predictions(NamedTuple):
-    """Objects in one image, best score first; tensors on the CPU, float32."""
+    """Objects in one image, best score first; float32 tensors on the CPU, but for the masks."""
 
     boxes: "torch.Tensor"  # (n, 4): x0, y0, x1, y1; px of the image as it went in
     scores: "torch.Tensor"  # (n,)
     classes: "torch.Tensor"  # (n,) int64: 0 is the first name on the card
-    masks: "torch.Tensor"  # (n, m, m): probabilities, stretched over the box
+    masks: "torch.Tensor"  # (n, m, m): probabilities, stretched over the box; on the network's device
     embedding: "torch.Tensor"  # (d,): see embedding.pool_maps
     class_margins: "torch.Tensor | None" = None  # (n,): lead over the second class; None: not measured
     stability: "torch.Tensor | None" = None  # (n,) float64: see stability.compute_stability; None: not measured
+    runs: list[Runs] | None = None  # of the n masks in the piece; None: the masks are not pasted yet
 
 
 class Network(NamedTuple):
@@ -32,6 +35,8 @@ class Network(NamedTuple):
         [tuple[int, int]], tuple[int, int]
     ]  # the size at which an image of (h, w) goes through the layers
     predict_boxes: Callable[[list[np.ndarray]], list[Predictions]] | None = None  # the same without masks, and faster
+    # pastes the masks of a batch on their device; None: paste_masks() does it one by one, which is faster on a CPU
+    find_runs: Callable[["torch.Tensor", "torch.Tensor", NDArray[np.int64]], MaskRuns] | None = None
 
 
 def autocast(device: str, precision: str):

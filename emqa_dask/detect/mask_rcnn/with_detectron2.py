@@ -7,6 +7,7 @@ import numpy as np
 
 from emqa_dask import models, networks
 from emqa_dask.detect.mask_rcnn.detector_card import CONFIG, WEIGHTS, DetectorCard
+from emqa_dask.detect.mask_rcnn.device_masks import find_runs_as_detectron2
 from emqa_dask.detect.mask_rcnn.embedding import pool_maps
 from emqa_dask.detect.mask_rcnn.masks import paste_as_detectron2
 from emqa_dask.detect.mask_rcnn.network import Network, Predictions, autocast
@@ -69,7 +70,8 @@ def load(model_card: DetectorCard, device: str, precision: str) -> Network:
     def compute_network_shape(shape: tuple[int, int]) -> tuple[int, int]:
         return ResizeShortestEdge.get_output_shape(*shape, shortest, longest) if shortest else shape
 
-    return Network(predict_objects, paste_as_detectron2, compute_network_shape)
+    find_runs = None if device == "cpu" else find_runs_as_detectron2
+    return Network(predict_objects, paste_as_detectron2, compute_network_shape, find_runs=find_runs)
 
 
 def build(config: Path, score_floor: float, max_detections: int, device: str):
@@ -168,6 +170,6 @@ def _convert_result(result, height: int, width: int, embedding: "torch.Tensor") 
         boxes.tensor[is_nonempty].float().cpu(),
         result.scores[is_nonempty].float().cpu(),
         result.pred_classes[is_nonempty].cpu(),
-        masks[is_nonempty].float().cpu(),
+        masks[is_nonempty].float(),
         embedding,
     )

@@ -9,6 +9,7 @@ import numpy as np
 
 from emqa_dask import networks
 from emqa_dask.detect.mask_rcnn.detector_card import WEIGHTS, DetectorCard
+from emqa_dask.detect.mask_rcnn.device_masks import find_runs_as_torchvision
 from emqa_dask.detect.mask_rcnn.embedding import pool_maps
 from emqa_dask.detect.mask_rcnn.masks import paste_as_torchvision
 from emqa_dask.detect.mask_rcnn.network import Network, Predictions, autocast
@@ -61,7 +62,7 @@ def load(model_card: DetectorCard, device: str, precision: str) -> Network:
                 resize_boxes(result["boxes"].float(), size, shape).cpu(),
                 result["scores"].float().cpu(),
                 result["labels"].cpu() - 1,
-                result["masks"][:, 0].float().cpu(),
+                result["masks"][:, 0].float(),
                 embedding,
                 image_margins,
             )
@@ -74,7 +75,8 @@ def load(model_card: DetectorCard, device: str, precision: str) -> Network:
         factor = min(full["min_size"] / min(shape), (full["max_size"] or math.inf) / max(shape))
         return tuple(math.floor(n * factor) for n in shape)
 
-    return Network(predict_objects, paste_as_torchvision, compute_network_shape, predict_boxes)
+    find_runs = None if device == "cpu" else find_runs_as_torchvision
+    return Network(predict_objects, paste_as_torchvision, compute_network_shape, predict_boxes, find_runs)
 
 
 def _prepare_network(model_card: DetectorCard, device: str) -> "nn.Module":
