@@ -5,7 +5,8 @@ Each value is computed with the operations of PyTorch's kernels for CPUs, in the
 float64 here. The runs equal those of `masks.runs` of `masks.paste_as_torchvision` and `masks.paste_as_detectron2`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -39,12 +40,34 @@ class _Axis(NamedTuple):
     scale: "torch.Tensor"  # (n,) float32
 
 
-class _Columns(NamedTuple):
-    """The columns of all crops, one after the other; on the device."""
+class _Cells(NamedTuple):
+    """The two cells of a mask between which each of c pixels lies along one axis, and their weights; on the device."""
+
+    low: "torch.Tensor"  # (c,) int64
+    high: "torch.Tensor"
+    low_weight: "torch.Tensor"  # (c,) float32
+    high_weight: "torch.Tensor"
+
+    def take(self, index: "torch.Tensor | slice") -> "_Cells":
+        """The cells of some of the pixels."""
+        return _Cells(*(values[index] for values in self))
+
+
+class _Lines(NamedTuple):
+    """Columns, or rows, of all crops, one after the other; on the device."""
 
     owner: "torch.Tensor"  # (c,) int64: position of the object
-    pixel: "torch.Tensor"  # (c,) int64: column of the image
-    cells: "tuple[torch.Tensor, ...]"  # two cells of the mask (c,) int64 and their weights (c,) float32
+    pixel: "torch.Tensor"  # (c,) int64: column or row of the image
+    cells: _Cells
+
+
+class _Columns(NamedTuple):
+    """Columns of crops, one after the other; on the device."""
+
+    lines: _Lines
+    length: "torch.Tensor"  # (c,) int64: pixels of the column and an empty one
+    first_row: "torch.Tensor"  # (c,) int64: position of its first row among the rows
+    n_pixels: int  # of all columns
 
 
 def find_runs_as_torchvision(masks: "torch.Tensor", boxes: "torch.Tensor", shapes: NDArray[np.int64]) -> MaskRuns:
@@ -70,12 +93,14 @@ def find_runs_as_torchvision(masks: "torch.Tensor", boxes: "torch.Tensor", shape
     return _find_runs(masks, axes, _locate_torchvision_cells, parts, is_above=True)
 
 
-def _locate_torchvision_cells(pixel: "torch.Tensor", start: "torch.Tensor", scale: "torch.Tensor", n_cells: int):
+def _locate_torchvision_cells(
+    pixel: "torch.Tensor", start: "torch.Tensor", scale: "torch.Tensor", n_cells: int
+) -> _Cells:
     """Cells (below, above) and weights of pixels: interpolate() of a mask with a border of one empty cell."""
     position = _fma(scale, pixel.float() - start + 0.5, -0.5).clamp(min=0)
     cell = position.floor().long().clamp(max=n_cells - 1)
     weight = (position - cell.float()).clamp(0, 1)
-    return cell, (cell + 1).clamp(max=n_cells - 1), 1 - weight, weight
+    return _Cells(cell, (cell + 1).clamp(max=n_cells - 1), 1 - weight, weight)
 
 
 def find_runs_as_detectron2(masks: "torch.Tensor", boxes: "torch.Tensor", shapes: NDArray[np.int64]) -> MaskRuns:
@@ -90,14 +115,16 @@ def find_runs_as_detectron2(masks: "torch.Tensor", boxes: "torch.Tensor", shapes
     return _find_runs(masks, axes, _locate_detectron2_cells, [(torch.arange(len(boxes)), (0, 1, 2, 3))], is_above=False)
 
 
-def _locate_detectron2_cells(pixel: "torch.Tensor", start: "torch.Tensor", extent: "torch.Tensor", n_cells: int):
+def _locate_detectron2_cells(
+    pixel: "torch.Tensor", start: "torch.Tensor", extent: "torch.Tensor", n_cells: int
+) -> _Cells:
     """The same of grid_sample() with zeros beyond the mask: they are the border of empty cells."""
     position = _fma((pixel.float() + 0.5 - start) / extent * 2 - 1 + 1, (n_cells - 2) / 2, -0.5)
     position = position.nan_to_num(nan=-2.0, posinf=n_cells, neginf=-2.0)
     cell = position.floor()
     weight = position - cell
     index = cell.long() + 1
-    return index.clamp(0, n_cells - 1), (index + 1).clamp(0, n_cells - 1), 1 - weight, weight
+    return _Cells(index.clamp(0, n_cells - 1), (index + 1).clamp(0, n_cells - 1), 1 - weight, weight)
 
 
 def _fma(a: "torch.Tensor", b: "torch.Tensor | float", c: "torch.Tensor | float") -> "torch.Tensor":
@@ -113,90 +140,80 @@ def _find_runs(
     import torch
     from torch.nn.functional import pad
 
-    flat = pad(masks, (1, 1, 1, 1)).reshape(-1)
-    n_cells = masks.shape[-1] + 2
+    padded_masks = pad(masks, (1, 1, 1, 1))
     tables = [torch.zeros((0, 4), dtype=torch.int32, device=masks.device)]
     for objects, order in parts:
-        width = axes[0].size[objects]
-        height = axes[1].size[objects].where(width > 0, 0)
-        objects = objects[height > 0]
-        if not len(objects):
+        visible = objects[(axes[0].size[objects] > 0) & (axes[1].size[objects] > 0)]
+        if not len(visible):
             continue
-        columns = _spread(axes[0], objects, locate_cells, n_cells, masks.device)
-        rows = _spread(axes[1], objects, locate_cells, n_cells, masks.device)
-        lengths = height[height > 0].repeat_interleave(width[height > 0]) + 1  # an empty pixel after each column
-        first_rows = (height[height > 0].cumsum(0) - height[height > 0]).repeat_interleave(width[height > 0])
-        for chunk in _cut_chunks(lengths.numpy()):
-            ends = [values[chunk].to(masks.device) for values in (lengths, first_rows)]
-            part = _Columns(columns.owner[chunk], columns.pixel[chunk], tuple(v[chunk] for v in columns.cells))
-            tables.append(_paste_columns(flat, n_cells, part, rows, *ends, int(lengths[chunk].sum()), order, is_above))
+        lines = [_spread(axis, visible, partial(locate_cells, n_cells=padded_masks.shape[-1]), masks) for axis in axes]
+        for columns in _iterate_chunks(axes, visible, lines[0]):
+            tables.append(_paste_columns(padded_masks, columns, lines[1], order, is_above))
     table = torch.cat(tables).cpu().numpy().astype(np.int64)
     table = table[np.argsort(table[:, 0], kind="stable")]
     return MaskRuns(table[:, 1:], np.bincount(table[:, 0], minlength=len(masks)))
 
 
-def _spread(axis: _Axis, objects: "torch.Tensor", locate_cells: Callable, n_cells: int, device) -> _Columns:
-    """The pixels of the crops of `objects` along an axis, one crop after the other."""
+def _spread(axis: _Axis, objects: "torch.Tensor", locate_cells: Callable, masks: "torch.Tensor") -> _Lines:
+    """The pixels of the crops of `objects` along an axis, one crop after the other, on the device of `masks`."""
     import torch
 
-    first, size, offset, scale = (values[objects].to(device) for values in axis)
+    first, size, offset, scale = (values[objects].to(masks.device) for values in axis)
     n = int(axis.size[objects].sum())
-    k = torch.arange(len(objects), device=device).repeat_interleave(size, output_size=n)
-    pixel = torch.arange(n, device=device) - (size.cumsum(0) - size)[k] + first[k]
-    return _Columns(objects.to(device)[k], pixel, locate_cells(pixel, offset[k], scale[k], n_cells))
+    k = torch.arange(len(objects), device=masks.device).repeat_interleave(size, output_size=n)
+    pixel = torch.arange(n, device=masks.device) - (size.cumsum(0) - size)[k] + first[k]
+    return _Lines(objects.to(masks.device)[k], pixel, locate_cells(pixel, offset[k], scale[k]))
 
 
-def _cut_chunks(lengths: NDArray[np.int64]) -> list[slice]:
-    """Stretches of columns of at most CHUNK_PX pixels together, or of one column."""
-    ends = np.cumsum(lengths)
-    chunks = []
+def _iterate_chunks(axes: list[_Axis], objects: "torch.Tensor", lines: _Lines) -> Iterator[_Columns]:
+    """The columns `lines` of `objects` in chunks of at most CHUNK_PX pixels together, or of one column."""
+    width, height = (axis.size[objects] for axis in axes)
+    length = height.repeat_interleave(width) + 1  # an empty pixel after each column
+    first_row = (height.cumsum(0) - height).repeat_interleave(width)
+    ends = length.cumsum(0).numpy()
     start = 0
-    while start < len(lengths):
-        stop = max(start + 1, int(np.searchsorted(ends, ends[start] - lengths[start] + CHUNK_PX, side="right")))
-        chunks.append(slice(start, stop))
+    while start < len(ends):
+        n_before = int(ends[start] - length[start])
+        stop = max(start + 1, int(np.searchsorted(ends, n_before + CHUNK_PX, side="right")))
+        chunk = slice(start, stop)
+        part = _Lines(lines.owner[chunk], lines.pixel[chunk], lines.cells.take(chunk))
+        on_device = [values[chunk].to(lines.owner.device) for values in (length, first_row)]
+        yield _Columns(part, on_device[0], on_device[1], int(ends[stop - 1]) - n_before)
         start = stop
-    return chunks
 
 
 def _paste_columns(
-    flat: "torch.Tensor",
-    n_cells: int,
-    columns: _Columns,
-    rows: _Columns,
-    lengths: "torch.Tensor",
-    first_rows: "torch.Tensor",
-    n_pixels: int,
-    order: tuple[int, ...],
-    is_above: bool,
+    masks: "torch.Tensor", columns: _Columns, rows: _Lines, order: tuple[int, ...], is_above: bool
 ) -> "torch.Tensor":
     """Runs (r, 4) int32 of some columns: object, column, first row, row after the last."""
     import torch
 
-    column = torch.arange(len(lengths), device=flat.device).repeat_interleave(lengths, output_size=n_pixels)
-    row = torch.arange(n_pixels, device=flat.device) - (lengths.cumsum(0) - lengths)[column]
-    is_blank = row == (lengths - 1)[column]
-    row += first_rows[column]
+    lines, length, first_row, n_pixels = columns
+    column = torch.arange(len(length), device=masks.device).repeat_interleave(length, output_size=n_pixels)
+    row = torch.arange(n_pixels, device=masks.device) - (length.cumsum(0) - length)[column]
+    is_blank = row == (length - 1)[column]
+    row += first_row[column]
     row[is_blank] -= 1
-    x0, x1, x0_weight, x1_weight = (values[column] for values in columns.cells)
-    y0, y1, y0_weight, y1_weight = (values[row] for values in rows.cells)
-    start = columns.owner[column] * n_cells**2
-    cells = [flat[start + y * n_cells + x] for y in (y0, y1) for x in (x0, x1)]
-    values = _add_cells(cells, (x0_weight, x1_weight), (y0_weight, y1_weight), order)
+    values = _interpolate(masks, lines.owner[column], rows.cells.take(row), lines.cells.take(column), order)
     is_inside = (values > 0.5 if is_above else values >= 0.5) & ~is_blank
     edges = (is_inside != torch.cat([is_inside.new_zeros(1), is_inside[:-1]])).nonzero()[:, 0]
-    first, stop = edges[::2], edges[1::2]
-    run_column = column[first]
-    first_row = rows.pixel[row[first]]
-    runs = [columns.owner[run_column], columns.pixel[run_column], first_row, first_row + stop - first]
+    start = edges[::2]
+    run_column = column[start]
+    run_row = rows.pixel[row[start]]
+    runs = [lines.owner[run_column], lines.pixel[run_column], run_row, run_row + edges[1::2] - start]
     return torch.stack(runs, dim=1).int()
 
 
-def _add_cells(cells: list, x_weights: tuple, y_weights: tuple, order: tuple[int, ...]) -> "torch.Tensor":
-    """Bilinear values from four cells each: (y0, x0), (y0, x1), (y1, x0), (y1, x1)."""
+def _interpolate(
+    masks: "torch.Tensor", owner: "torch.Tensor", y: _Cells, x: _Cells, order: tuple[int, ...]
+) -> "torch.Tensor":
+    """Bilinear values (p,) of p pixels; the four cells (low or high along y, x) are added in `order`."""
+    cells = [masks[owner, row, column] for row in (y.low, y.high) for column in (x.low, x.high)]
     if order == SEPARABLE:
-        upper, lower = (_fma(left, x_weights[0], right * x_weights[1]) for left, right in (cells[:2], cells[2:]))
-        return _fma(upper, y_weights[0], lower * y_weights[1])
-    weights = [y_weight * x_weight for y_weight in y_weights for x_weight in x_weights]
+        upper, lower = (_fma(left, x.low_weight, right * x.high_weight) for left, right in (cells[:2], cells[2:]))
+        return _fma(upper, y.low_weight, lower * y.high_weight)
+    y_weights = (y.low_weight, y.high_weight)
+    weights = [y_weight * x_weight for y_weight in y_weights for x_weight in (x.low_weight, x.high_weight)]
     values = weights[order[0]] * cells[order[0]]
     for k in order[1:]:
         values = _fma(weights[k], cells[k], values)
