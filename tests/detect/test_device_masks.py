@@ -93,7 +93,7 @@ def test_objects_of_images_of_several_shapes_go_together(family):
     assert_equal_runs(find_runs(masks, boxes, np.repeat(shapes, 5, axis=0)).split(), expected)
 
 
-def test_a_mask_of_a_whole_large_image_stays_within_a_chunk():
+def test_a_mask_of_several_chunks_is_the_same():
     shape = (3000, 4000)
     masks = torch.from_numpy(np.random.default_rng(0).random((1, 28, 28))).float()
     boxes = torch.tensor([[0.0, 0.0, 4000.0, 3000.0]])

@@ -158,11 +158,11 @@ def _spread(axis: _Axis, objects: "torch.Tensor", locate_cells: Callable, masks:
     """The pixels of the crops of `objects` along an axis, one crop after the other, on the device of `masks`."""
     import torch
 
-    first, size, offset, scale = (values[objects].to(masks.device) for values in axis)
+    crops = _Axis(*(values[objects].to(masks.device) for values in axis))
     n = int(axis.size[objects].sum())
-    k = torch.arange(len(objects), device=masks.device).repeat_interleave(size, output_size=n)
-    pixel = torch.arange(n, device=masks.device) - (size.cumsum(0) - size)[k] + first[k]
-    return _Lines(objects.to(masks.device)[k], pixel, locate_cells(pixel, offset[k], scale[k]))
+    k = torch.arange(len(objects), device=masks.device).repeat_interleave(crops.size, output_size=n)
+    pixel = torch.arange(n, device=masks.device) - (crops.size.cumsum(0) - crops.size)[k] + crops.first[k]
+    return _Lines(objects.to(masks.device)[k], pixel, locate_cells(pixel, crops.offset[k], crops.scale[k]))
 
 
 def _iterate_chunks(axes: list[_Axis], objects: "torch.Tensor", lines: _Lines) -> Iterator[_Columns]:
@@ -188,11 +188,13 @@ def _paste_columns(
     """Runs (r, 4) int32 of some columns: object, column, first row, row after the last."""
     import torch
 
-    lines, length, first_row, n_pixels = columns
-    column = torch.arange(len(length), device=masks.device).repeat_interleave(length, output_size=n_pixels)
-    row = torch.arange(n_pixels, device=masks.device) - (length.cumsum(0) - length)[column]
+    lines = columns.lines
+    length = columns.length
+    pixels = torch.arange(columns.n_pixels, device=masks.device)
+    column = torch.arange(len(length), device=masks.device).repeat_interleave(length, output_size=len(pixels))
+    row = pixels - (length.cumsum(0) - length)[column]
     is_blank = row == (length - 1)[column]
-    row += first_row[column]
+    row += columns.first_row[column]
     row[is_blank] -= 1
     values = _interpolate(masks, lines.owner[column], rows.cells.take(row), lines.cells.take(column), order)
     is_inside = (values > 0.5 if is_above else values >= 0.5) & ~is_blank
