@@ -7,6 +7,8 @@ import contextlib
 import gc
 import itertools
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from types import ModuleType
 from typing import Any
@@ -117,6 +119,30 @@ def guard_device() -> Iterator[None]:
         if sticky is None or isinstance(error, DeviceLost):
             raise
         raise DeviceLost(f"{type(sticky).__name__}: {sticky}") from error
+
+
+_device_lock = threading.Lock()
+_waits = threading.local()  # .seconds that this thread has waited for the device
+
+
+@contextlib.contextmanager
+def use_device(device: str) -> Iterator[None]:
+    """Computes on `device`: on "cuda" one thread of this process at a time, so that its memory holds the arrays.
+
+    Other threads read their images or finish their tables meanwhile.
+    """
+    if device != "cuda":
+        yield
+        return
+    started = time.perf_counter()
+    with _device_lock:
+        _waits.seconds = measure_device_wait_s() + time.perf_counter() - started
+        yield
+
+
+def measure_device_wait_s() -> float:
+    """Seconds that this thread has waited for the device so far."""
+    return float(getattr(_waits, "seconds", 0.0))
 
 
 def run_in_batches(function: Callable[[list], Iterable], items: Iterable, size: int) -> Iterator:

@@ -5,6 +5,8 @@ import itertools
 import re
 import subprocess
 import sys
+import threading
+import time
 import weakref
 from pathlib import Path
 
@@ -13,7 +15,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emqa_dask.backend import STICKY, DeviceLost, guard_device, is_out_of_memory, is_sticky, run_in_batches
+from emqa_dask.backend import (
+    STICKY,
+    DeviceLost,
+    guard_device,
+    is_out_of_memory,
+    is_sticky,
+    measure_device_wait_s,
+    run_in_batches,
+    use_device,
+)
 
 MEMORY_ALLOCATION = 2
 ILLEGAL_ADDRESS = 700
@@ -233,6 +244,32 @@ def test_missing_results_and_empty_batches_are_refused():
         list(run_in_batches(lambda batch: batch[1:], range(8), 4))
     with pytest.raises(ValueError, match="the batch size is 0"):
         list(run_in_batches(list, range(8), 0))
+
+
+def use_device_for(seconds, device, barrier, times, waits):
+    barrier.wait()
+    with use_device(device):
+        start = time.perf_counter()
+        time.sleep(seconds)
+        times.append((start, time.perf_counter()))
+    waits.append(measure_device_wait_s())
+
+
+@pytest.mark.parametrize(("device", "n_with_wait"), [("cuda", 2), ("cpu", 0)])
+def test_one_thread_at_a_time_uses_the_gpu(device, n_with_wait):
+    barrier = threading.Barrier(3)
+    times: list[tuple[float, float]] = []
+    waits: list[float] = []
+    arguments = (0.05, device, barrier, times, waits)
+    threads = [threading.Thread(target=use_device_for, args=arguments) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    times.sort()
+    n_overlapping = sum(start < end for (_, end), (start, _) in itertools.pairwise(times))
+    assert (n_overlapping == 0) == (device == "cuda")
+    assert sum(seconds > 0.04 for seconds in waits) == n_with_wait
 
 
 def test_neither_cupy_nor_torch_is_imported_without_need():

@@ -94,7 +94,7 @@ def cluster_options(settings: Settings, preload: Sequence[str] = ()) -> dict[str
     run = settings.run
     section: Batch = getattr(settings, run.scheduler)
     processes = section.gpus_per_job or section.workers_per_job
-    n_cores = processes * run.threads_per_worker
+    n_cores = processes * run.worker_threads
     memory_bytes = int(processes * (run.memory_gib or DEFAULT_MEMORY_GIB) * GIB)
     exports = [f"export {name}={shlex.quote(value)}" for name, value in _variables(section, preload).items()]
     gpu_options = {"worker_command": "dask_cuda.cli"} if section.gpus_per_job else {}
@@ -149,5 +149,5 @@ def _test_script(system: BatchSystem, name: str, script: str) -> None:
     if ran.returncode != 0:
         command = " ".join(system.test_command)
         reason = " ".join(ran.stderr.split()) or f"{command} ended with {ran.returncode}"
-        settings = f"[{name}], run.memory_gib, run.threads_per_worker"
+        settings = f"[{name}], run.memory_gib, run.threads_per_worker, run.gpu_threads"
         raise RuntimeError(f"{system.title} refuses such a job: {reason} (see {settings})")

@@ -33,7 +33,7 @@ class Gpu(NamedTuple):
 
 @contextlib.contextmanager
 def open_cuda(settings: Settings, preload: Sequence[str] = (), say: Callable[[str], None] = print) -> Iterator:
-    """A distributed Client of one worker process per GPU, with one thread and the resource GPU, closed at the end.
+    """A distributed Client of one worker process per GPU, with `run.gpu_threads` threads, closed at the end.
 
     Before any task a worker takes `cuda.rmm_pool_fraction` of its GPU's memory as a pool from which both cupy and torch
     allocate, so that neither hoards what the other needs. Workers are spawned: no process that has touched CUDA is ever
@@ -41,8 +41,6 @@ def open_cuda(settings: Settings, preload: Sequence[str] = (), say: Callable[[st
     where there is no dask-cuda, driver or GPU, or the pool cannot be had: nothing ever runs on the CPU instead.
     """
     run = settings.run
-    if run.threads_per_worker != 1:
-        raise ValueError(f"run.threads_per_worker is {run.threads_per_worker}: a GPU worker has one thread")
     cluster_class = make_cluster_class()
     import dask
     from distributed import Client
@@ -65,7 +63,7 @@ def open_cuda(settings: Settings, preload: Sequence[str] = (), say: Callable[[st
         try:
             cluster = cluster_class(
                 CUDA_VISIBLE_DEVICES=[gpu.device for gpu in gpus],
-                threads_per_worker=1,
+                threads_per_worker=run.gpu_threads,
                 memory_limit=int(run.memory_gib * GIB) or "auto",
                 device_memory_limit=None,  # tasks return small records: nothing on a GPU is Dask's to spill
                 resources={"GPU": 1},

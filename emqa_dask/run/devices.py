@@ -1,7 +1,9 @@
 """Check of the settings before workers are started: their GPUs are used, and tasks get the GPU that they need."""
 
+import math
+
 from emqa_dask.settings import Settings
-from emqa_dask.settings.schedulers import BATCH_SYSTEMS
+from emqa_dask.settings.schedulers import BATCH_SYSTEMS, Run
 
 
 def check_devices(settings: Settings) -> None:
@@ -16,6 +18,14 @@ def check_devices(settings: Settings) -> None:
     if key and not n_gpus and settings.run.device == "cuda":
         remedy = "set run.scheduler = 'cuda'" if name == "local" else f"set {key}"
         raise ValueError(f"run.device is 'cuda', but workers of scheduler {name!r} have no GPU: {remedy}")
+
+
+def share_gpu(run: Run) -> dict[str, float] | None:
+    """Dask resources of a task: one of `run.gpu_threads` shares of its worker's GPU; None without a GPU.
+
+    Rounded down, so that the shares of all threads never sum up to more than the one GPU that a worker offers.
+    """
+    return {"GPU": math.floor(1e6 / run.gpu_threads) / 1e6} if run.device == "cuda" else None
 
 
 def _requested_gpus(settings: Settings) -> tuple[str, int]:

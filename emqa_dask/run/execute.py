@@ -75,6 +75,7 @@ class _Dispatch:
         self._fresh = map(Attempt, self.tasks)
         self._lost_attempts: deque[Attempt] = deque()
         self._in_flight: dict[Any, list[Attempt]] = {}  # future -> its attempts
+        self._restarted_workers: set[str] = set()  # addresses; a worker that comes back has another one
 
     def submit(self) -> None:
         """Submit attempts as long as there is room on the workers."""
@@ -110,8 +111,16 @@ class _Dispatch:
                     self._lost_attempts.append(replace(attempt, number=attempt.number + 1, is_isolated=is_isolated))
                 results.append(replace(result, task=attempt.task))
             if attempt_results[-1].failure_kind == "device":
-                self.client.restart_workers([attempt_results[-1].event["worker"]], raise_for_error=False)
+                self._restart_worker(attempt_results[-1].event["worker"])
         return results
+
+    def _restart_worker(self, address: str) -> None:
+        """Restart the worker whose GPU is lost, once: every task that ran there says so."""
+        if address in self._restarted_workers:
+            return
+        self._restarted_workers.add(address)
+        with contextlib.suppress(KeyError):  # of Dask, for a worker that has left by itself
+            self.client.restart_workers([address], raise_for_error=False)
 
     def cancel(self) -> None:
         """Cancel what is in flight."""

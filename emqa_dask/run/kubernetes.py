@@ -82,13 +82,13 @@ def make_manifest(settings: Settings, preload: Sequence[str], name: str) -> dict
     memory_gib = run.memory_gib or DEFAULT_MEMORY_GIB
     pod_mib = round(memory_gib * max(section.gpus_per_worker, 1) * POD_MEMORY_FACTOR * MIB_PER_GIB)
     limits = {"memory": f"{pod_mib}Mi"}
-    arguments = ["--nthreads", str(run.threads_per_worker), "--memory-limit", f"{round(memory_gib * MIB_PER_GIB)}MiB"]
+    arguments = ["--nthreads", str(run.worker_threads), "--memory-limit", f"{round(memory_gib * MIB_PER_GIB)}MiB"]
     if section.gpus_per_worker:
         command = list(section.worker_command) or ["dask", "cuda", "worker"]
         arguments += make_gpu_worker_arguments(settings)
         variables |= GPU_VARIABLES
         limits["nvidia.com/gpu"] = str(section.gpus_per_worker)
-    cores = run.threads_per_worker * max(section.gpus_per_worker, 1)
+    cores = run.worker_threads * max(section.gpus_per_worker, 1)
     manifest = make_cluster_spec(
         name=name,
         image=section.image,

@@ -107,7 +107,7 @@ def find_small_memory(workers: dict, task_bytes: int) -> list[str]:
     return [
         f"{len(small_workers)} of {len(workers)} workers have too little memory: {limit_bytes / GIB:.1f} GiB, and "
         f"the largest image takes {needed_bytes / GIB:.1f}: set run.memory_gib higher with fewer run.workers, or "
-        "run.threads_per_worker lower"
+        "run.threads_per_worker (with a GPU run.gpu_threads) lower"
     ]
 
 

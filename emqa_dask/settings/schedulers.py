@@ -19,7 +19,8 @@ class Run:
     scheduler: str = "local"
     device: str = "cpu"  # that searches images and runs networks: cpu, or cuda: the GPU of each worker
     workers: int = 0  # worker processes: 0 = one per core (local) or GPU (cuda), or between the section's min and max
-    threads_per_worker: int = 1
+    threads_per_worker: int = 1  # of a worker without a GPU
+    gpu_threads: int = 4  # of a GPU worker: a task computes on the GPU while others read their images or finish
     tasks_per_worker: int = 3  # futures in flight per worker
     batch_size: int = 8  # images that go to a GPU together; halved where its memory is too small
     memory_gib: float = 0.0  # that a worker may use; 0 = its share of the machine (local, cuda), or 4 GiB elsewhere
@@ -30,12 +31,18 @@ class Run:
     RANGES: ClassVar = {
         "workers": Range(0, 4096),
         "threads_per_worker": Range(1, 1024),
+        "gpu_threads": Range(1, 1024),
         "tasks_per_worker": Range(1, 1000),
         "batch_size": Range(1, 65_536),
         "memory_gib": Range(0.001, 65_536, or_zero=True),
         "timeout_s": Range(0.001, DAY_S, or_zero=True),
         "wait_s": Range(0, 30 * DAY_S),
     }
+
+    @property
+    def worker_threads(self) -> int:
+        """Number of tasks that a worker runs at a time."""
+        return self.gpu_threads if self.device == "cuda" else self.threads_per_worker
 
     def check(self) -> None:
         is_known = self.scheduler in SCHEDULER_NAMES or self.scheduler.startswith(ADDRESSES)
@@ -84,7 +91,7 @@ class Cuda:
 class Batch:
     """Workers in jobs of a batch system, more of them while there is more to do; the Dask scheduler is in this process.
 
-    A job has run.threads_per_worker cores and run.memory_gib for each of its workers.
+    A job has run.threads_per_worker (with GPUs run.gpu_threads) cores and run.memory_gib for each of its workers.
     """
 
     SECTION: ClassVar = "batch"
@@ -186,7 +193,8 @@ class Htcondor(Batch):
 class Kubernetes:
     """Workers in pods that the Dask operator starts, or those of a DaskCluster that is there already.
 
-    A pod is one worker with run.threads_per_worker cores and run.memory_gib (one for each GPU, with several of those).
+    A pod is one worker with a core for each of its threads and run.memory_gib (one for each GPU, with several of
+    those).
     """
 
     cluster: str = ""  # the name of a DaskCluster that is there: it is used and left as it is; empty = make one

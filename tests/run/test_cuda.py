@@ -68,7 +68,6 @@ def test_without_dask_cuda_it_says_what_to_install(monkeypatch):
     ("section", "key", "value", "said"),
     [
         ("run", "device", "cpu", "set run.device = 'cuda'"),
-        ("run", "threads_per_worker", 2, "a GPU worker has one thread"),
         ("run", "workers", 3, "one worker per GPU, and 2 of those"),
     ],
 )
@@ -216,7 +215,7 @@ def test_each_gpu_has_one_worker_also_after_device_loss(two_gpus, no_driver, mon
     monkeypatch.setenv("NUMBA_NUM_THREADS", "7")
     said = []
     with open_cluster(ASKED, ["json.tool"], said.append) as client:
-        assert list(client.nthreads().values()) == [1, 1]
+        assert list(client.nthreads().values()) == [4, 4]
         assert said == ["GPU 0: a GPU, 16 GiB; GPU 1: a GPU, 16 GiB"]
         addresses = [client.scheduler.address, *client.nthreads(), client.dashboard_link.replace("http", "tls")]
         assert all(address.startswith("tls://127.0.0.1:") for address in addresses)

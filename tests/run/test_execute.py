@@ -10,10 +10,13 @@ import threading
 import time
 
 import pytest
+from distributed import LocalCluster
 
 from emqa_dask import tables
+from emqa_dask.run.devices import share_gpu
 from emqa_dask.run.execute import MAX_WORKER_LOSSES, Limits, Task, count_task_capacity, execute
 from emqa_dask.run.supervise import CallFailed
+from emqa_dask.settings import Run
 
 CALLS = itertools.count()
 
@@ -266,6 +269,43 @@ def test_a_lost_gpu_restarts_its_worker_and_repeats_tasks(client, tmp_path):
     pids = {name: r.value["pid"] for name, r in final.items()}
     assert int((tmp_path / "lost").read_text()) not in (pids["p2"], pids["p3"])
     client.wait_for_workers(2)
+
+
+def lose_the_gpu_together(x, folder, n, call):
+    """As many tasks as a worker has threads run at once; its GPU is lost to all of them, in one process."""
+    is_first = not os.path.exists(f"{folder}/lost")
+    open(f"{folder}/{x}", "w").close()
+    deadline = time.monotonic() + 20
+    while is_first and len(os.listdir(folder)) < n and time.monotonic() < deadline:
+        time.sleep(0.01)
+    if is_first:
+        time.sleep(0.2)  # all of them have looked
+        open(f"{folder}/lost", "w").close()
+        call(raise_illegal_address)
+    return {"pid": os.getpid()}
+
+
+def raise_illegal_address():
+    raise RuntimeError("CUDA error: an illegal memory access was encountered (cudaErrorIllegalAddress)")
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("n", [1, 3, 4])
+def test_tasks_share_a_gpu_and_lose_it_together(n, tmp_path):
+    resources = share_gpu(Run(device="cuda", gpu_threads=n))
+    with (
+        LocalCluster(n_workers=1, threads_per_worker=n, resources={"GPU": 1}, dashboard_address=None) as cluster,
+        cluster.get_client() as client,
+    ):
+        todo = [Task(f"p{i}", (i, str(tmp_path), n)) for i in range(2 * n)]
+        results = list(execute(lose_the_gpu_together, todo, stage="s", client=client, resources=resources))
+    lost = [result for result in results if result.outcome == "lost"]
+    assert {result.failure_kind for result in lost} <= {"device", "crash"}
+    assert len({result.event["worker"] for result in lost if result.failure_kind == "device"}) == 1
+    assert sum(result.failure_kind == "device" for result in lost) >= 1
+    final = [result for result in results if result.outcome != "lost"]
+    assert sorted(result.task.name for result in final) == sorted(task.name for task in todo)
+    assert {result.outcome for result in final} == {"done"}
 
 
 @pytest.mark.real

@@ -9,6 +9,7 @@ from typing import Any
 from emqa_dask.pipeline import PRELOAD
 from emqa_dask.run import preflight
 from emqa_dask.run.cluster import open_cluster
+from emqa_dask.run.devices import share_gpu
 from emqa_dask.run.execute import execute
 from emqa_dask.run.preflight import UNKNOWN_WORKLOAD, StageWorkload
 from emqa_dask.run.progress import show_progress
@@ -67,7 +68,7 @@ class RunExecutor:
             tasks_per_worker=self._settings.run.tasks_per_worker,
             bundle=max(1, min(MAX_BUNDLE, n_tasks // MANY_TASKS)),
             limits=Limits(self._settings.run.timeout_s, int(self._settings.run.memory_gib * GIB)),
-            resources={"GPU": 1} if self._settings.run.device == "cuda" and stage != "survey" else None,
+            resources=share_gpu(self._settings.run) if stage != "survey" else None,
         )
         unit = "files" if stage == "survey" else "images"
         for result in show_progress(results, stage, total, unit=unit, waits_for=make_wait_message(client)):

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from emqa_dask import models
+from emqa_dask.backend import use_device
 from emqa_dask.settings import Settings
 from emqa_dask.uncertainty import entropy
 from emqa_dask.uncertainty.classification import classify_images
@@ -29,7 +30,8 @@ def classify_partition(
     name = ensemble.card.name
     is_accepted = [not ensemble.explain_refusal(image.shape) for image in images]
     accepted = [image for image, is_ok in zip(images, is_accepted) if is_ok]
-    outputs = iter(ensemble.classify_images(accepted))
+    with use_device(settings.run.device):
+        outputs = iter(list(ensemble.classify_images(accepted)))
     results = []
     for micrograph_id, is_ok in zip(ids, is_accepted, strict=True):
         if not is_ok:

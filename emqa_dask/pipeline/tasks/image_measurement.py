@@ -8,6 +8,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from emqa_dask import models
+from emqa_dask.backend import use_device
 from emqa_dask.detect import log
 from emqa_dask.detect.normalise import normalise
 from emqa_dask.featurise import rings
@@ -42,23 +43,31 @@ def detect_with_networks(
     images: list[np.ndarray], pixel_sides_nm: list[float], settings: Detect, device: str
 ) -> list[NetworkResult]:
     """Detections and embeddings of all networks on each image, its content and its kind. Networks are loaded once."""
-    from emqa_dask.classify.content import embed_image
-    from emqa_dask.classify.object_kinds import estimate_object_kinds
     from emqa_dask.detect.mask_rcnn import load_detector
 
     by_network = {}
     for name in settings.networks:
         detector = load_detector(models.locate_model(name), device, settings.precision, settings.stability_scale)
-        results = detector.examine(images, pixel_sides_nm)
+        with use_device(device):
+            results = detector.examine(images, pixel_sides_nm)
         by_network[detector.card.name] = [_select_classes(result, settings.classes) for result in results]
     return [
         NetworkResult(
             pd.concat([result.detections for result in image_results], ignore_index=True),
             {name: result.embedding for name, result in zip(by_network, image_results, strict=True)}
-            | {CONTENT: embed_image(image, device), OBJECT_KINDS: estimate_object_kinds(image, device)},
+            | embed_kinds(image, device),
         )
         for image, *image_results in zip(images, *by_network.values(), strict=True)
     ]
+
+
+def embed_kinds(image: np.ndarray, device: str) -> dict[str, NDArray[np.float32]]:
+    """Embeddings of an image by what it shows, whatever the detector: CONTENT and OBJECT_KINDS."""
+    from emqa_dask.classify.content import embed_image
+    from emqa_dask.classify.object_kinds import estimate_object_kinds
+
+    with use_device(device):
+        return {CONTENT: embed_image(image, device), OBJECT_KINDS: estimate_object_kinds(image, device)}
 
 
 def _select_classes(result: "ImageResult", classes: Sequence[str]) -> "ImageResult":
@@ -89,7 +98,8 @@ def add_diameters_nm(blobs: pd.DataFrame, row: dict) -> pd.DataFrame:
 
 def detect_with_log(images: list[np.ndarray], settings: Detect, run: Run) -> list[pd.DataFrame]:
     """Detections by Laplacian of Gaussian on each image; see `log.detect_images`."""
-    return list(log.detect_images(images, settings, run.batch_size, run.device))
+    with use_device(run.device):
+        return list(log.detect_images(images, settings, run.batch_size, run.device))
 
 
 def summarise_image(row: dict, detections: pd.DataFrame, settings: Settings) -> list[dict]:

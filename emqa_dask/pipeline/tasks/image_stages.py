@@ -9,9 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from emqa_dask.backend import measure_device_wait_s
 from emqa_dask.pipeline.workspace.failures import make_failure_row
 from emqa_dask.run.supervise import Call, CallFailed
 from emqa_dask.run.task import get_worker_address
+
+DEVICE_WAIT = "wait"  # name of the time that a task waits for the GPU of its worker, beside the stages
 
 
 @dataclasses.dataclass
@@ -38,12 +41,16 @@ class ImageStages:
 
     @contextmanager
     def time_stage(self, stage: str) -> Iterator[None]:
-        """Adds the seconds of the block to those of `stage`."""
+        """Adds the seconds of the block to those of `stage`, and those it waited for the GPU to DEVICE_WAIT."""
         started = time.perf_counter()
+        former_wait_s = measure_device_wait_s()
         try:
             yield
         finally:
-            self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - started
+            wait_s = measure_device_wait_s() - former_wait_s
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - started - wait_s
+            if wait_s > 0:
+                self.seconds[DEVICE_WAIT] = self.seconds.get(DEVICE_WAIT, 0.0) + wait_s
 
     def call_each(self, stage: str, table: str, chunk: Chunk, function: Callable, *columns: Sequence) -> dict[str, Any]:
         """Results of `function` by micrograph_id; its arguments are the items of `columns` of an image.
