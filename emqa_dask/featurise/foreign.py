@@ -1,10 +1,12 @@
-"""Statistics that tell pictures from micrographs: inversion symmetry, sparse counts, tones and edges of a scene."""
+"""Statistics that tell pictures from micrographs: inversion symmetry, tones and edges of a scene."""
 
 import cv2
 import numpy as np
 from scipy import fft
 
-EMPTY_RANGE = 0.02  # of the grey range above the smallest value: JPEG lifts empty pixels a little
+from emqa_dask.featurise.pixel_loops import compute_haar_power, count_in_bins
+from emqa_dask.featurise.quantiles import compute_quantile
+
 DIFFRACTION_SIDE_PX = 160  # of the copy whose symmetry is measured: spots stay visible, the transform stays cheap
 SCENE_SIDE_PX = 256  # shorter side of the copy that scene statistics are computed on: independent of magnification
 SCENE_STATISTICS = (
@@ -42,7 +44,7 @@ def diffraction_statistics(view: np.ndarray) -> dict[str, float]:
     scale = DIFFRACTION_SIDE_PX / max(view.shape)
     size = max(16, round(view.shape[1] * scale)), max(16, round(view.shape[0] * scale))
     small = cv2.resize(view, size, interpolation=cv2.INTER_AREA)
-    brightness = np.clip(small - np.quantile(small, 0.02), 0, None)
+    brightness = np.clip(small - compute_quantile(small, 0.02), 0, None)
     top = float(brightness.max())
     if top <= 1e-6:
         return none
@@ -63,8 +65,9 @@ def diffraction_statistics(view: np.ndarray) -> dict[str, float]:
 def _find_symmetry_centre(log: np.ndarray) -> tuple[float, float, float]:
     """Maximum of the self-convolution of a zero-mean image (h, w) near its middle, and the centre (y, x) there, px."""
     h, w = log.shape
-    transform = fft.rfft2(log, s=(2 * h, 2 * w), workers=1)
-    convolution = fft.irfft2(transform * transform, s=(2 * h, 2 * w), workers=1)
+    shape = [fft.next_fast_len(2 * side, real=True) for side in (h, w)]
+    transform = fft.rfft2(log, s=shape, workers=1)
+    convolution = fft.irfft2(transform * transform, s=shape, workers=1)
     middle = convolution[int(0.7 * h) : int(1.3 * h), int(0.7 * w) : int(1.3 * w)]
     row, column = np.unravel_index(middle.argmax(), middle.shape)
     return middle.max(), (row + int(0.7 * h)) / 2, (column + int(0.7 * w)) / 2
@@ -87,29 +90,6 @@ def _compute_radial_variance(log: np.ndarray, radius: np.ndarray) -> float:
     n = np.bincount(ring.ravel())
     profile = np.bincount(ring.ravel(), log.ravel()) / np.maximum(n, 1)
     return (n * profile**2).sum()
-
-
-def count_statistics(image: np.ndarray) -> dict[str, float]:
-    """Sparsity of the occupied pixels of an image (h, w) at full resolution, as element maps of few counts have it.
-
-    `empty_fraction`: pixels at the minimum or within 2 % of the range (to the 99.5 percentile) above it.
-    `occupancy_decorrelation`: 1 - autocorrelation of the occupied pixels at a lag of 4 px along both axes: near 1 for
-    sparse counts, near 0 for dark ground between solid objects, 0 where all pixels or none are empty.
-    """
-    low = image.min() if image.size else 0
-    # JPEG lifts empty pixels a little; a hit must not lift the limit with the range.
-    high = np.quantile(image[::4, ::4], 0.995) if image.size else 0
-    pixel_occupancy = (image > low + EMPTY_RANGE * (high - low)).astype(np.float32)
-    occupied_fraction = float(pixel_occupancy.mean()) if image.size else 0.0
-    if min(image.shape) < 16 or occupied_fraction in (0.0, 1.0):
-        return {"empty_fraction": 1 - occupied_fraction, "occupancy_decorrelation": 0.0}
-    centred = pixel_occupancy - occupied_fraction
-    autocorrelation_y = (centred[:-4] * centred[4:]).mean()
-    autocorrelation_x = (centred[:, :-4] * centred[:, 4:]).mean()
-    decorrelation = float(
-        1 - (autocorrelation_y + autocorrelation_x) / (2 * occupied_fraction * (1 - occupied_fraction))
-    )
-    return {"empty_fraction": 1 - occupied_fraction, "occupancy_decorrelation": decorrelation}
 
 
 def scene_statistics(view: np.ndarray) -> dict[str, float]:
@@ -143,8 +123,9 @@ def _compute_block_statistics(small: np.ndarray) -> dict[str, float]:
     """Means and standard deviations of blocks of 16 x 16 px: how tones and texture vary over the image."""
     h, w = (side // 16 * 16 for side in small.shape)
     blocks = small[:h, :w].reshape(h // 16, 16, w // 16, 16)
-    means = blocks.mean((1, 3))
-    log_contrast = np.log(blocks.std((1, 3)) + 0.01)
+    means = blocks.mean(axis=3).mean(axis=1)
+    squares = np.square(blocks - means[:, None, :, None])
+    log_contrast = np.log(np.sqrt(squares.mean(axis=3).mean(axis=1)) + np.float32(0.01))
     deviations = means.std() * log_contrast.std()
     covariance = ((means - means.mean()) * (log_contrast - log_contrast.mean())).mean()
     return {
@@ -159,7 +140,7 @@ def _compute_gradient_statistics(small: np.ndarray) -> dict[str, float]:
     gy = small[2:, 1:-1] - small[:-2, 1:-1]
     gx = small[1:-1, 2:] - small[1:-1, :-2]
     magnitude = np.hypot(gx, gy)
-    median, q90, q98 = (float(v) for v in np.quantile(magnitude[::2, ::2], (0.5, 0.9, 0.98)))
+    median, q90, q98 = (float(v) for v in np.quantile(np.sort(magnitude[::2, ::2], axis=None), (0.5, 0.9, 0.98)))
     is_moderate = (magnitude > median) & (magnitude < q90)
     angle = np.mod(np.arctan2(gy[is_moderate], gx[is_moderate]), np.pi / 2)
     is_aligned = np.minimum(angle, np.pi / 2 - angle) < np.pi / 24
@@ -172,7 +153,7 @@ def _compute_gradient_statistics(small: np.ndarray) -> dict[str, float]:
 
 
 def _compute_histogram_statistics(small: np.ndarray) -> dict[str, float]:
-    histogram = np.histogram(small, bins=64, range=(0, 1))[0] / small.size
+    histogram = count_in_bins(small.ravel(), np.ones(small.size, np.int64), np.linspace(0, 1, 65)) / small.size
     filled = histogram[histogram > 0]
     return {
         "scene_entropy_bits": float(-(filled * np.log2(filled)).sum()),
@@ -221,12 +202,7 @@ def _estimate_flat_block_noise(view: np.ndarray) -> float:
 
     Shot noise is everywhere in a micrograph; a photograph's even areas have next to none.
     """
-    h, w = (side // 32 * 32 for side in view.shape)
-    even_rows = view[0:h:2, :w]
-    odd_rows = view[1:h:2, :w]
-    diagonal = (even_rows[:, ::2] - even_rows[:, 1::2] - odd_rows[:, ::2] + odd_rows[:, 1::2]) / 2
-    power = (diagonal * diagonal).reshape(h // 32, 16, w // 32, 16).mean((1, 3))
-    return float(np.log(np.sqrt(np.quantile(power, 0.05)) + 0.002))
+    return float(np.log(np.sqrt(np.quantile(compute_haar_power(view), 0.05)) + 0.002))
 
 
 def _compute_coherence(small: np.ndarray) -> dict[str, float]:
@@ -240,9 +216,9 @@ def _compute_coherence(small: np.ndarray) -> dict[str, float]:
     xx, yy, xy = (cv2.GaussianBlur(product, (0, 0), 5)[::4, ::4] for product in (gx * gx, gy * gy, gx * gy))
     energy = xx + yy
     difference = xx - yy
-    anisotropy = np.hypot(difference, 2 * xy)
+    anisotropy = np.sqrt(difference * difference + 4 * xy * xy)
     coherence = anisotropy / (energy + 1e-6)
-    weight = coherence * (energy > np.quantile(energy, 0.75))
+    weight = coherence * (energy > compute_quantile(energy, 0.75))
     alignment = 2 * (difference / np.maximum(anisotropy, 1e-12)) ** 2 - 1  # cos(4 angle)
     return {
         "coherence": float(coherence.mean()),

@@ -1,9 +1,14 @@
 """Ink on micrographs: information banners, burned-in scale bars, long straight lines, stripes along the scan."""
 
+from collections.abc import Iterator
+
 import cv2
 import numpy as np
 
+from emqa_dask.featurise.pixel_loops import connect_runs, count_bar_pixels, count_in_bins, find_runs, find_step_runs
+
 VIEW_PX = 1024  # overlays are looked for on a view of at most this side: letters and bars survive it
+MAX_RUNS = 150  # of one sign, the longest ones: pairs of them are compared
 MIN_BOX_FRACTION = 0.0005  # of the view; smaller boxes hold no label
 MAX_BOX_FRACTION = 0.3  # of the view; larger ones are the image's own ground
 MIN_BOX_SIDE_PX = 6  # of the view; thinner ones are bars or single strokes
@@ -27,25 +32,18 @@ def find_edge_runs(view: np.ndarray, step: float = 0.18) -> list[np.ndarray]:
     """Straight horizontal runs (n, 3: y, x0, x1) of at least 8 % of the width along which grey rises, and falls,
     downwards.
 
-    A rise is over `step` grey ranges within two rows, averaged over 7 columns, so that noise does not cut a run.
+    A rise is over `step` grey ranges within two rows, averaged over 7 columns, so that noise does not cut a run. `view`
+    is float32.
     """
     h, w = view.shape
     if min(h, w) < 16:
         return [np.zeros((0, 3), int)] * 2
-    rise = np.zeros_like(view)
-    rise[1:-1] = view[2:] - view[:-2]
-    rise = cv2.blur(rise, (7, 1))
-    rise[:, [0, -1]] = 0
+    length = int(np.ceil(max(0.08 * w, 10)))
     runs_by_sign = []
-    for mask in (rise > step, rise < -step):
-        change = np.flatnonzero(mask.ravel()[1:] != mask.ravel()[:-1]) + 1
-        starts = change[::2]
-        stops = change[1::2]
-        long = stops - starts >= max(0.08 * w, 10)
-        starts = starts[long]
-        stops = stops[long]
-        order = np.argsort(starts - stops, kind="stable")[:150]
-        runs_by_sign.append(np.stack([starts // w, starts % w, starts % w + stops - starts], 1)[order])
+    for sign in (1, -1):
+        runs = find_step_runs(view, np.float32(step), length, sign)
+        order = np.argsort(runs[:, 1] - runs[:, 2], kind="stable")[:MAX_RUNS]
+        runs_by_sign.append(runs[order])
     return runs_by_sign
 
 
@@ -113,18 +111,24 @@ def measure_banner_rows(view: np.ndarray) -> int:
     if h < 64 or w < 64:
         return 0
     part = view[h - int(0.3 * h) :]
-    counts, levels = np.histogram(part[-max(h // 14, 8) :], bins=100, range=(-0.52, 1.52))
-    ground_pixels = part[-max(h // 14, 8) :]
-    ground_pixels = ground_pixels[np.abs(ground_pixels - levels[counts.argmax()] - 0.0102) < 0.0103]
-    ground = float(np.median(ground_pixels)) if ground_pixels.size else 0.0
+    ground = _find_ground_level(part[-max(h // 14, 8) :])
     # Exact first: on a dark specimen a black bar differs from what is above it in little but its lack of noise.
     return max((_count_bar_rows(part, ground, tolerance, h) for tolerance in (0.008, 0.05)), default=0)
 
 
+def _find_ground_level(rows: np.ndarray) -> float:
+    """The commonest grey level of `rows` (n, w)."""
+    levels = np.linspace(-0.52, 1.52, 101)
+    counts = count_in_bins(rows.ravel(), np.ones(rows.size, np.int64), levels)
+    ground_pixels = rows[np.abs(rows - levels[counts.argmax()] - 0.0102) < 0.0103]
+    return float(np.median(ground_pixels)) if ground_pixels.size else 0.0
+
+
 def _count_bar_rows(part: np.ndarray, ground: float, tolerance: float, h: int) -> int:
-    n_part_rows = len(part)
-    ground_fraction = (np.abs(part - ground) < tolerance).mean(axis=1)
-    equal = (np.abs(np.diff(part, axis=1)) < 0.004).mean(axis=1)
+    n_part_rows, w = part.shape
+    n_ground, n_equal = count_bar_pixels(part, np.float32(ground), np.float32(tolerance), np.float32(0.004))
+    ground_fraction = n_ground / w
+    equal = n_equal / (w - 1)
     # Rows full of letters and the lines around the bar hold less ground: gaps of up to 6 rows are bridged.
     is_bar_row = cv2.dilate((ground_fraction >= 0.25).astype(np.uint8)[:, None], np.ones((7, 1), np.uint8))[
         :, 0
@@ -157,15 +161,27 @@ def measure_acquired_share(view: np.ndarray, level: float, banner_rows: int) -> 
         return 1.0
     is_drawn = np.zeros(view.shape, bool)
     is_drawn[len(view) - banner_rows :] = True
-    labels, boxes = cv2.connectedComponentsWithStats(is_bright.astype(np.uint8), connectivity=4)[1:3]
-    for number in np.flatnonzero(boxes[:, cv2.CC_STAT_AREA] >= max(64, MIN_BOX_FRACTION * view.size)):
-        x, y = boxes[number, :2]
-        w, h = boxes[number, 2:4]
-        is_part = labels[y : y + h, x : x + w] == number
+    for y, x, is_part in _find_large_regions(is_bright, max(64, MIN_BOX_FRACTION * view.size)):
+        h, w = is_part.shape
         is_box_size = min(w, h) >= MIN_BOX_SIDE_PX and w * h <= MAX_BOX_FRACTION * view.size
-        if number > 0 and is_box_size and _is_rectangle(is_part):
+        if is_box_size and _is_rectangle(is_part):
             is_drawn[y : y + h, x : x + w] = True
     return float(np.count_nonzero(is_bright & ~is_drawn) / n_bright)
+
+
+def _find_large_regions(mask: np.ndarray, min_px: float) -> Iterator[tuple[int, int, np.ndarray]]:
+    """Top row, left column and mask in its bounding box of every 4-connected region of at least `min_px` pixels."""
+    if np.count_nonzero(mask) < min_px:
+        return
+    runs = find_runs(mask)
+    regions = connect_runs(runs)
+    sizes = np.bincount(regions, runs[:, 2] - runs[:, 1])
+    for number in np.flatnonzero(sizes >= min_px):
+        y, start, stop = runs[regions == number].T
+        is_part = np.zeros((y[-1] - y[0] + 1, stop.max() - start.min()), bool)
+        for row, x0, x1 in zip(y - y[0], start - start.min(), stop - start.min(), strict=True):
+            is_part[row, x0:x1] = True
+        yield int(y[0]), int(start.min()), is_part
 
 
 def _is_rectangle(is_part: np.ndarray) -> bool:

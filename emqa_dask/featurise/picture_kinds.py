@@ -51,9 +51,26 @@ def compute_logits(network: "torch.nn.ModuleDict", thumbnails: "torch.Tensor") -
 
 @lru_cache(maxsize=1)
 def _load_network() -> "torch.nn.ModuleDict":
+    import torch
+
     directory = models.PICTURE_MODEL
     model_card = models.read_model_card(directory)
     with models.blame_model(directory):
         network = classifiers.build_picture_network(model_card["architecture"]["n_stages"], len(KINDS))
         networks.load_weights(network, models.check_file(directory, WEIGHTS, model_card))
-    return network.eval()
+    # A convolution followed by its normalisation is one operation, and 1 x 1 convolutions are products of matrices.
+    return _fuse_normalisations(network.eval()).to(memory_format=torch.channels_last)
+
+
+def _fuse_normalisations(network: "torch.nn.ModuleDict") -> "torch.nn.ModuleDict":
+    """`network`, in evaluation mode, with every batch normalisation merged into the convolution before it."""
+    from torch import nn
+    from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+    for sequence in [module for module in network.modules() if isinstance(module, nn.Sequential)]:
+        for k in range(len(sequence) - 1):
+            convolution, normalisation = sequence[k], sequence[k + 1]
+            if isinstance(convolution, nn.Conv2d) and isinstance(normalisation, nn.BatchNorm2d):
+                sequence[k] = fuse_conv_bn_eval(convolution, normalisation)
+                sequence[k + 1] = nn.Identity()
+    return network

@@ -52,23 +52,32 @@ def compute_mean_periodogram(tiles: np.ndarray) -> np.ndarray:
     White noise of variance v has power v everywhere. n = 0 gives zeros.
     """
     n, t, _ = tiles.shape
-    if n == 0:
-        return np.zeros((t, t // 2 + 1), np.float32)
+    power = np.zeros((t, t // 2 + 1), np.float32)
     ramp = np.linspace(-1, 1, t, dtype=np.float32)
-    tiles = tiles - tiles.mean(axis=(1, 2), keepdims=True)
-    slope_y, slope_x = (tiles.mean(axis=2) @ ramp, tiles.mean(axis=1) @ ramp) / (ramp @ ramp)
-    tiles -= slope_y[:, None, None] * ramp[:, None] + slope_x[:, None, None] * ramp
+    ramp_power = ramp @ ramp
+    window = _make_window(t)
+    for tile in tiles:  # one by one: a tile stays in the processor's cache
+        values = tile - tile.mean()
+        slope_y, slope_x = (values.mean(axis=axis) @ ramp / ramp_power for axis in (1, 0))
+        values -= slope_y * ramp[:, None] + slope_x * ramp
+        values *= window
+        f = fft.rfft2(values, workers=1, overwrite_x=True)
+        power += f.real**2 + f.imag**2
+    return power / np.float32(max(n, 1) * t**2)
+
+
+@lru_cache(maxsize=8)
+def _make_window(t: int) -> np.ndarray:
+    """Hann window (t, t) float32 with a mean square of 1."""
     window = np.hanning(t + 1)[:t].astype(np.float32)
     window = np.outer(window, window)
-    window /= np.sqrt(np.mean(window**2))
-    f = fft.rfft2(tiles * window, workers=1)
-    return (f.real**2 + f.imag**2).mean(axis=0) / t**2
+    return window / np.sqrt(np.mean(window**2))
 
 
 class _PolarGrid(NamedTuple):
     """Cells of the spectrum of a tile (t, t), r rings x N_SECTORS sectors, and templates of their power."""
 
-    is_in_ring: np.ndarray  # (t, t // 2 + 1) bool: frequencies that belong to a cell
+    frequencies: np.ndarray  # (n,) positions in the flat spectrum (t, t // 2 + 1) of those that belong to a cell
     cell: np.ndarray  # (n,) index of the cell of each of them
     count: np.ndarray  # (r, N_SECTORS) frequencies in each cell
     middle: np.ndarray  # (r,) cycles/px
@@ -101,14 +110,14 @@ def _make_polar_grid(t: int) -> _PolarGrid:
     astigmatism = [np.cos(np.pi / 4 * qs**2 * (a**2 + b**2 + (a**2 - b**2) * np.cos(2 * theta))) ** 2 for a, b in pairs]
     templates = np.stack([m.mean(axis=(2, 3)) for m in drift + astigmatism]) + 0.01
     templates /= templates.mean(axis=2, keepdims=True)
-    return _PolarGrid(is_in_ring, cell, count, middle, templates, lengths, np.array(pairs))
+    return _PolarGrid(np.flatnonzero(is_in_ring), cell, count, middle, templates, lengths, np.array(pairs))
 
 
 def _average_rings(power: np.ndarray) -> tuple:
     """Arithmetic and geometric mean power of polar cells, and of rings; a lattice's peaks hardly raise the latter."""
     grid = _make_polar_grid(power.shape[0])
     count = grid.count
-    values = power[grid.is_in_ring]
+    values = power.ravel()[grid.frequencies]
     cell_sums = np.bincount(grid.cell, values, count.size).reshape(count.shape)
     logs = np.bincount(grid.cell, np.log(values + 1e-12), count.size).reshape(count.shape)
     return cell_sums, np.exp(logs / np.maximum(count, 1)), np.exp(logs.sum(1) / count.sum(1))
@@ -170,22 +179,38 @@ def _measure_power_decay(log_excess: np.ndarray, signal: np.ndarray, middle: np.
 
 def _measure_autocorrelation_excess(power: np.ndarray, n: int) -> float:
     t = power.shape[0]
-    q2 = fft.fftfreq(t)[:, None] ** 2 + fft.rfftfreq(t)[None] ** 2
-    lag = np.hypot(fft.fftfreq(t)[:, None], fft.fftfreq(t)[None]) * t
-    ring = (lag >= 5) & (lag <= 3 * t / 8)
-    total = float(fft.irfft2(power, s=(t, t), workers=1)[0, 0])
+    lags = _make_lag_grid(t)
+    total = float(2 * power.sum(dtype=np.float64) - power[:, [0, -1]].sum(dtype=np.float64)) / t**2
     if total <= 1e-12:
         return 0.0
     # What noise alone would be: level at low frequencies, whatever the camera blurs. Few strong modes do not count.
-    null = np.minimum(power, 3 * np.median(power[q2 < 0.01]))
+    null = np.minimum(power, 3 * np.median(power.ravel()[lags.low_frequencies]))
     max_excess = 0.0
-    for spread_px in (0.0, 2.0):  # averaged over neighbouring lags, faint but large objects rise over the noise
-        window = np.exp(-2 * (np.pi * spread_px) ** 2 * q2)
-        correlation = float(np.abs(fft.irfft2(power * window, s=(t, t), workers=1)[ring]).max()) / total
+    for window in lags.windows:  # averaged over neighbouring lags, faint but large objects rise over the noise
+        correlations = fft.irfft2(power * window, s=(t, t), workers=1).ravel()[lags.ring]
+        correlation = max(float(correlations.max()), -float(correlations.min())) / total
         # Bartlett's standard error of an autocorrelation, from the spectrum itself; 0.26: the Hann window squared.
-        error = float(np.sqrt(((null * window) ** 2).mean() / (0.26 * n * t * t))) / float(power.mean())
+        error = float(np.sqrt(np.square(null * window).mean() / (0.26 * n * t * t))) / float(power.mean())
         max_excess = max(max_excess, correlation - 5.5 * error)
     return max_excess
+
+
+class _LagGrid(NamedTuple):
+    """Where the autocorrelation of a tile (t, t) is looked at."""
+
+    ring: np.ndarray  # (n,) positions in the flat correlation of lags from 5 px to 3 t / 8; of each pair +-lag one
+    low_frequencies: np.ndarray  # (m,) positions in the flat spectrum (t, t // 2 + 1) below 0.1 cycles/px
+    windows: np.ndarray  # (2, t, t // 2 + 1) that average the correlation over 0 and 2 px
+
+
+@lru_cache(maxsize=8)
+def _make_lag_grid(t: int) -> _LagGrid:
+    q2 = fft.fftfreq(t)[:, None] ** 2 + fft.rfftfreq(t)[None] ** 2
+    lag = np.hypot(fft.fftfreq(t)[:, None], fft.fftfreq(t)[None]) * t
+    ring = (lag >= 5) & (lag <= 3 * t / 8)
+    ring[t // 2 + 1 :] = False  # the correlation is symmetric
+    windows = np.stack([np.exp(-2 * (np.pi * spread_px) ** 2 * q2) for spread_px in (0.0, 2.0)])
+    return _LagGrid(np.flatnonzero(ring), np.flatnonzero(q2 < 0.01), windows)
 
 
 def _measure_anisotropy(cells: np.ndarray, rings: np.ndarray, grid: _PolarGrid) -> dict[str, float]:

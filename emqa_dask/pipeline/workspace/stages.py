@@ -26,7 +26,7 @@ STAGES = (
     Stage("detect", "detect", ("detections", "embeddings"), ("thumbnails",), 6, True),
     Stage("classify", "classify", ("probabilities", "regions"), ("thumbnails",), 2, True),
     Stage("evidence", "featurise", ("evidence",), ("detections",), 2, False),
-    Stage("featurise", "featurise", ("features",), ("detections",), 5, True),
+    Stage("featurise", "featurise", ("features",), ("detections",), 6, True),
     Stage("check", "featurise", ("custom_checks",), ("thumbnails",), 1, True),
     Stage("predict", "predict", ("predictions",), ("evidence", "features", "embeddings"), 4, False),
     Stage("uncertainty", "predict", ("classifications",), ("features", "probabilities", "regions"), 2, False),
