@@ -9,6 +9,7 @@ from emqa_dask.number_ranges import Range
 from emqa_dask.settings.rules import require
 
 PRECISIONS = ("float32", "bfloat16", "float16")  # of networks
+DETECTOR_PRECISIONS = ("auto", *PRECISIONS)
 AUTO = "auto"  # as the only detector: log, AUTO_NETWORK or a network of AUTO_CLASS_NETWORKS, chosen for each session
 AUTO_NETWORK = "em-objects"  # takes the first look
 AUTO_CLASS_NETWORKS = {"cavity": "cavity-tem"}  # class that prevails in it: the network that finds it better
@@ -85,7 +86,9 @@ class Detect:
     low_percentile: float = 1.0  # robust normalisation: these percentiles become 0 and 1
     high_percentile: float = 99.0
     max_detections: int = 5000  # the strongest are kept; the cap is recorded
-    precision: str = "float32"  # of the networks; bfloat16 and float16 are faster where hardware has them
+    # of the networks: float32, or bfloat16 or float16, which are faster where hardware has them; "auto": bfloat16 on a
+    # GPU where the network's card states that its objects agree, else float32
+    precision: str = "auto"
     stability_scale: float = 0.0  # sides of the mirrored copy in which networks find objects again; 0 = no second pass
     RANGES: ClassVar = {
         "stability_scale": Range(0.1, 1, or_zero=True),
@@ -120,7 +123,8 @@ class Detect:
         self._check_diameters()
         low, high = self.low_percentile, self.high_percentile
         require(low < high, "detect.low_percentile", low, f"has to be below detect.high_percentile, which is {high}")
-        require(self.precision in PRECISIONS, "detect.precision", self.precision, f"is one of {', '.join(PRECISIONS)}")
+        rule = f"is one of {', '.join(DETECTOR_PRECISIONS)}"
+        require(self.precision in DETECTOR_PRECISIONS, "detect.precision", self.precision, rule)
 
     def _check_diameters(self) -> None:
         low, high = self.min_diameter_nm, self.max_diameter_nm

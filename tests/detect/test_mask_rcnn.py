@@ -267,6 +267,7 @@ def test_a_model_is_loaded_again_only_after_a_change(small_model, tmp_path):
     first = load_detector(folder)
     assert load_detector(str(folder)) is first
     assert load_detector(folder, precision="bfloat16") is not first
+    assert load_detector(folder, precision="auto") is first
     given = {k: v for k, v in models.load_model_card(folder).items() if k != "files"}
     models.write_model_card(folder, given | {"name": "other"})
     assert load_detector(folder).card.name == "other"
@@ -364,3 +365,26 @@ def test_embedding_is_the_mean_and_deviation_of_the_feature_maps(small_model, sc
         expected = [part.mean(axis=(1, 2)) for part in parts] + [part.std(axis=(1, 2)) for part in parts]
         np.testing.assert_allclose(result.embedding, np.concatenate(expected), rtol=1e-3, atol=1e-4)
         assert result.embedding.dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    ("f1", "precision"), [({}, "float32"), ({"bfloat16_f1": 0.97}, "float32"), ({"bfloat16_f1": 0.99}, "bfloat16")]
+)
+def test_16_bits_are_used_where_the_card_states_agreement(tmp_path, f1, precision):
+    write_model(tmp_path / "model", SMALL, precision=f1)
+    card = cards.read_detector_card(tmp_path / "model")
+    assert card.select_precision("cuda") == precision
+    assert card.select_precision("cpu") == "float32"
+
+
+def test_an_agreement_that_is_no_share_is_refused(tmp_path):
+    write_model(tmp_path / "model", SMALL, precision={"bfloat16_f1": 99.0})
+    with pytest.raises(models.ModelError, match=r"bfloat16_f1 is 99\.0: it has to be within 0\.\.\.1"):
+        cards.read_detector_card(tmp_path / "model")
+
+
+@pytest.mark.parametrize("name", ["cavity-tem", "em-objects"])
+def test_bundled_cards_state_the_agreement_in_16_bits(name):
+    entries = models.read_model_card(models.locate_model(name))["precision"]
+    assert entries["bfloat16_n_objects"] > 500
+    assert entries["bfloat16_f1"] >= cards.MIN_BFLOAT16_F1

@@ -16,7 +16,7 @@ from emqa_dask.pipeline.commands.triage import run
 from emqa_dask.pipeline.workspace.labels import read_labels
 from emqa_dask.pipeline.workspace.stages import SCHEMAS, list_run_folders
 from emqa_dask.predict.predictions import load_quality_model
-from emqa_dask.settings import SettingsError, replace
+from emqa_dask.settings import Settings, SettingsError, replace
 from emqa_dask.store import parts, stored_settings
 from emqa_dask.store.layout import Workspace
 from emqa_dask.triage.detector_choice import select_detector
@@ -268,3 +268,12 @@ def test_the_verdict_uses_the_more_trusted_detector():
     shuffled = select_detector(evidence.sample(frac=1, random_state=1), predictions, ["log", "net"], 1.0)
     assert shuffled.set_index("micrograph_id")["detector"].to_dict() == one.to_dict()
     assert set(select_detector(evidence, predictions[:2], ["log", "net"], 1.0)["micrograph_id"]) == set("abcd")
+
+
+def test_automatic_precision_is_that_of_its_device():
+    def name_folder(**changes):
+        run = {"device": changes.pop("device", "cpu")}
+        return list_run_folders(replace(Settings(), {"run": run, "detect": changes}))["detections"]
+
+    assert name_folder(precision="auto") == name_folder(precision="float32")
+    assert name_folder(precision="auto", device="cuda") != name_folder(precision="float32", device="cuda")

@@ -7,7 +7,7 @@ from emqa_dask import models
 from emqa_dask.detect.mask_rcnn.detector import Detector
 from emqa_dask.detect.mask_rcnn.detector_card import DetectorCard, read_detector_card
 from emqa_dask.detect.mask_rcnn.stability import check_stability
-from emqa_dask.settings.stages import PRECISIONS
+from emqa_dask.settings.stages import DETECTOR_PRECISIONS
 
 __all__ = ["Detector", "DetectorCard", "load_detector", "read"]
 
@@ -23,9 +23,9 @@ def load_detector(
         A model directory, or the name of a bundled model.
     device : {"cpu", "cuda"}
         Where the network runs.
-    precision : {"float32", "bfloat16", "float16"}
+    precision : {"float32", "bfloat16", "float16", "auto"}
         Of the layers where PyTorch considers it safe. 16 bits are faster where hardware has them; scores change by
-        about 0.01.
+        about 0.01. "auto": bfloat16 on a GPU where the card states that the objects agree with those in float32.
     stability_scale : float
         Sides of the mirrored copy of an image in which the network has to find its objects again, in units of the
         image's. The second pass costs about the square of it. 0: no second pass, and the stability is NaN.
@@ -54,9 +54,11 @@ def load_detector(
     """
     if device not in ("cpu", "cuda"):
         raise ValueError(f"device is {device!r}: it has to be 'cpu' or 'cuda'")
-    if precision not in PRECISIONS:
-        raise ValueError(f"precision is {precision!r}: it is one of {', '.join(PRECISIONS)}")
+    if precision not in DETECTOR_PRECISIONS:
+        raise ValueError(f"precision is {precision!r}: it is one of {', '.join(DETECTOR_PRECISIONS)}")
     model_card = read_detector_card(name)
+    if precision == "auto":
+        precision = model_card.select_precision(device)
     return _load_cached(
         str(model_card.directory.resolve()), model_card.digest, device, precision, float(stability_scale)
     )

@@ -57,7 +57,7 @@ def list_run_folders(settings: Settings) -> dict[str, str]:
     Its name has a digest of the stage, its version, its settings, its models and the folders of the tables it needs.
     """
     cohorts = [cohort.to_toml_table() for cohort in settings.cohorts]
-    detect = _detect_by_content(settings.detect)
+    detect = _detect_by_content(settings.detect, settings.run.device)
     detections = _digest_stage("detect", detect, settings.run.device, *cohorts)
     evidence = _digest_stage("evidence", settings.featurise.score_floor, detections)
     featurise = settings.featurise
@@ -98,11 +98,13 @@ def _digest_model(name: str) -> str:
     return models.digest_model_card(models.locate_model(name))
 
 
-def _detect_by_content(settings: Detect) -> Detect:
-    """[detect] with the digest of each network instead of its name."""
+def _detect_by_content(settings: Detect, device: str) -> Detect:
+    """[detect] with the digest of each network instead of its name, and the precision that "auto" is on a CPU."""
     names = [name if name == "log" else _digest_model(name) for name in settings.candidates]
     names += [settings.detectors[0]] if settings.is_automatic else []
-    return dataclasses.replace(settings, detectors=tuple(names))
+    # On a GPU "auto" depends on the cards, whose digests are among the names.
+    precision = "float32" if (settings.precision, device) == ("auto", "cpu") else settings.precision
+    return dataclasses.replace(settings, detectors=tuple(names), precision=precision)
 
 
 def list_upstream_tables(final_tables: Iterable[str], run_tables: Iterable[str]) -> tuple[str, ...]:
