@@ -7,7 +7,7 @@ BIN := .venv/bin
 DEMO ?= demo
 JOBS ?= 2
 
-.PHONY: install install-dev demo test test-gpu lint docs bench lock clean
+.PHONY: install install-dev install-gpu demo test test-gpu lint docs bench lock clean
 .DELETE_ON_ERROR:
 
 .venv/bin/python:
@@ -40,6 +40,7 @@ JOBS ?= 2
 
 install: .venv/.installed
 install-dev: .venv/.installed-dev
+install-gpu: .venv-gpu/.installed
 
 demo: .venv/.installed
 	@rm -rf $(DEMO)

@@ -10,6 +10,7 @@
 # Environment, beside what local.sh takes:
 #   CUDA_VISIBLE_DEVICES=0,1   which GPUs; default all
 #   POOL=0.8                   part of a GPU's memory that its worker takes at once
+#   THREADS=4                  tasks of a worker: one computes on the GPU while others read or finish
 #   MEMORY=auto                of the machine's memory, for one worker, e.g. 8GiB
 # `emqa doctor` says whether driver and packages (pip install 'emqa_dask[gpu]') are there.
 set -euo pipefail
@@ -34,7 +35,7 @@ workers() {
     if [ -n "${TLS:-}" ]; then
         tls=(--tls-ca-file "$TLS/ca.pem" --tls-cert "$TLS/cert.pem" --tls-key "$TLS/key.pem")
     fi
-    exec "$python" -m dask_cuda.cli worker "${to[@]}" --host "${HOST:-127.0.0.1}" --nthreads 1 \
+    exec "$python" -m dask_cuda.cli worker "${to[@]}" --host "${HOST:-127.0.0.1}" --nthreads "${THREADS:-4}" \
         --memory-limit "${MEMORY:-auto}" --death-timeout "${WAIT:-300}" --no-dashboard --resources GPU=1 \
         --set-rmm-allocator-for-libs=cupy,torch --rmm-pool-size="${POOL:-0.8}" \
         --rmm-maximum-pool-size="${POOL:-0.8}" "${tls[@]}"

@@ -22,12 +22,12 @@ from emqa_dask.run.workers import (
     make_dask_configuration,
     make_gpu_worker_arguments,
     make_worker_environment,
+    select_memory_gib,
 )
 from emqa_dask.settings import Settings
 from emqa_dask.settings.schedulers import Batch
 
 GIB = 2**30
-DEFAULT_MEMORY_GIB = 4.0  # of a worker, where run.memory_gib says nothing
 INTERVAL_S = 10.0  # between looks at what is to do, and at the queue
 IDLE_LOOKS = 12  # in which a job has nothing to do before it is given back: between two stages it is kept
 TARGET_S = 1.0  # the window of tasks is a few per worker, so what waits in it for longer than this wants more jobs
@@ -95,7 +95,7 @@ def cluster_options(settings: Settings, preload: Sequence[str] = ()) -> dict[str
     section: Batch = getattr(settings, run.scheduler)
     processes = section.gpus_per_job or section.workers_per_job
     n_cores = processes * run.worker_threads
-    memory_bytes = int(processes * (run.memory_gib or DEFAULT_MEMORY_GIB) * GIB)
+    memory_bytes = int(processes * select_memory_gib(run, section.gpus_per_job) * GIB)
     exports = [f"export {name}={shlex.quote(value)}" for name, value in _variables(section, preload).items()]
     gpu_options = {"worker_command": "dask_cuda.cli"} if section.gpus_per_job else {}
     gpu_arguments = make_gpu_worker_arguments(settings) if section.gpus_per_job else []

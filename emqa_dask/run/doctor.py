@@ -3,6 +3,7 @@
 import importlib.metadata
 import os
 import platform
+import re
 import shutil
 import subprocess
 import tempfile
@@ -18,6 +19,13 @@ from emqa_dask.run.workers import count_cores
 from emqa_dask.settings import Settings
 
 GIB = 2**30
+GPU_PACKAGES = {  # name -> what happens without it
+    "cupy-cuda13x": "nothing but networks can run on the GPU",
+    "cucim-cu13": "images are searched and measured by CuPy alone, which is slower",
+    "dask-cuda": "no worker per GPU can be started",
+    "rmm-cu13": "cupy and torch cannot share one pool of GPU memory",
+}
+MIG_SLICE = re.compile(r"^\s+(MIG \S+)\s+Device\s+\d+:\s+\(UUID: (MIG-[^)]+)\)", re.MULTILINE)
 
 
 def list_requirements() -> list[tuple[str, str | None, bool]]:
@@ -46,6 +54,32 @@ def list_gpu_names() -> list[str]:
     return answer.stdout.strip().splitlines() if answer.returncode == 0 else []
 
 
+def list_mig_slices() -> list[tuple[str, str]]:
+    """(profile, UUID) of every slice of the GPUs in MIG mode; empty without a driver or slices."""
+    if shutil.which("nvidia-smi") is None:
+        return []
+    answer = subprocess.run(["nvidia-smi", "--list-gpus"], capture_output=True, text=True)
+    return MIG_SLICE.findall(answer.stdout) if answer.returncode == 0 else []
+
+
+def describe_gpus() -> list[tuple[bool | None, str, str]]:
+    """(is it well, finding, remedy) of the GPUs, their slices and the packages that use them."""
+    gpu_names = list_gpu_names()
+    if not gpu_names:
+        return [(None, "GPU: none", "fine; everything runs on the CPU")]
+    findings: list[tuple[bool | None, str, str]] = [(True, f"GPU: {', '.join(gpu_names)}", "")]
+    if slices := list_mig_slices():
+        named_slices = ", ".join(f"{profile} {uuid}" for profile, uuid in slices)
+        findings.append((None, f"{len(slices)} MIG slices: {named_slices}", "name those to use in cuda.devices"))
+    for name, consequence in GPU_PACKAGES.items():
+        try:
+            findings.append((True, f"{name} {importlib.metadata.version(name)}", ""))
+        except importlib.metadata.PackageNotFoundError:
+            remedy = f"{consequence}; pip install 'emqa_dask[gpu]'"
+            findings.append((None, f"{name} missing", remedy))
+    return findings
+
+
 def check_machine(say: Callable[[str], None], settings: Settings | None = None) -> int:
     """Report one line per finding; returns 0 when every requirement holds, else 1.
 
@@ -71,14 +105,8 @@ def check_machine(say: Callable[[str], None], settings: Settings | None = None) 
     for label, folder in (("here", "."), ("temporary files", tempfile.gettempdir())):
         free = shutil.disk_usage(folder).free
         line(free > GIB, f"{free / GIB:.1f} GiB disk free ({label})", "free some space")
-    gpu_names = list_gpu_names()
-    line(bool(gpu_names) or None, f"GPU: {', '.join(gpu_names) or 'none'}", "fine; everything runs on the CPU")
-    if gpu_names:
-        for name in ("cupy-cuda13x", "cucim-cu13", "dask-cuda", "rmm-cu13"):
-            try:
-                line(True, f"{name} {importlib.metadata.version(name)}")
-            except importlib.metadata.PackageNotFoundError:
-                line(None, f"{name} missing", "pip install 'emqa_dask[gpu]' to use the GPU")
+    for is_ok, finding, remedy in describe_gpus():
+        line(is_ok, finding, remedy)
     if settings is not None and settings.run.scheduler not in ("local", "in-process"):
         try:
             with open_cluster(settings, say=say) as client:

@@ -9,10 +9,14 @@ from collections.abc import Callable, Iterator, Sequence
 from emqa_dask.run.connection import OneSchedulerClient, watch_connection
 from emqa_dask.run.remote import PrepareWorker, wait_for_workers
 from emqa_dask.run.supervise import describe_error
-from emqa_dask.run.workers import GPU_VARIABLES, make_gpu_worker_arguments, make_worker_environment
+from emqa_dask.run.workers import (
+    GPU_VARIABLES,
+    make_gpu_worker_arguments,
+    make_worker_environment,
+    select_memory_gib,
+)
 from emqa_dask.settings import Settings
 
-DEFAULT_MEMORY_GIB = 4.0  # of a worker, where run.memory_gib says nothing
 POD_MEMORY_FACTOR = (
     1.125  # of a pod to a worker's memory, so that its nanny ends it with a reason before the kernel does
 )
@@ -79,7 +83,7 @@ def make_manifest(settings: Settings, preload: Sequence[str], name: str) -> dict
         raise ValueError("kubernetes.image is empty: name an image with this emqa_dask in it (cluster/Dockerfile)")
     variables = make_worker_environment(preload) | dict(pair.split("=", 1) for pair in section.env)
     command = list(section.worker_command) or ["dask", "worker"]
-    memory_gib = run.memory_gib or DEFAULT_MEMORY_GIB
+    memory_gib = select_memory_gib(run, section.gpus_per_worker)
     pod_mib = round(memory_gib * max(section.gpus_per_worker, 1) * POD_MEMORY_FACTOR * MIB_PER_GIB)
     limits = {"memory": f"{pod_mib}Mi"}
     arguments = ["--nthreads", str(run.worker_threads), "--memory-limit", f"{round(memory_gib * MIB_PER_GIB)}MiB"]

@@ -58,7 +58,10 @@ def check_workers(
         need_bytes = estimate_memory_bytes(
             workload.partition_bytes, workload.image_px, is_bucket=_is_bucket(root), **options
         )
-        findings += find_missing_gpus(workers, settings) + find_small_memory(workers, need_bytes)
+        findings += find_missing_gpus(workers, settings) + find_idle_gpus(workers, settings)
+        findings += find_small_memory(workers, need_bytes)
+        if text := describe_idle_workers(workers, settings):
+            say(text)
         with write_probe(root, findings) as probe:
             one_per_host = list({worker["host"]: address for address, worker in workers.items()}.values())
             versions = drop_disconnected_workers(client.run(read_versions, on_error="return"))
@@ -88,10 +91,35 @@ def estimate_memory_bytes(
 
 
 def find_missing_gpus(workers: dict, settings: Settings) -> list[str]:
-    if settings.run.device != "cuda" or any(worker["resources"].get("GPU", 0) >= 1 for worker in workers.values()):
+    if settings.run.device != "cuda" or _count_gpu_workers(workers):
         return []
     remedy = "start them by `dask cuda worker --resources GPU=1`, or use --scheduler cuda, or set run.device = 'cpu'"
     return [f"run.device is 'cuda', but none of {len(workers)} workers offers a GPU: {remedy}"]
+
+
+def find_idle_gpus(workers: dict, settings: Settings) -> list[str]:
+    """The finding that every worker offers a GPU, which no task of these settings uses."""
+    n_gpus = _count_gpu_workers(workers)
+    if settings.run.device != "cpu" or not n_gpus or n_gpus < len(workers):
+        return []
+    return [
+        f"run.device is 'cpu', but all {n_gpus} workers offer a GPU, which would idle: set run.device = 'cuda', or "
+        "start workers without --resources GPU=1"
+    ]
+
+
+def describe_idle_workers(workers: dict, settings: Settings) -> str:
+    """A note on what idles where some workers offer a GPU and others do not; empty where all are alike."""
+    n_gpus = _count_gpu_workers(workers)
+    if n_gpus in (0, len(workers)):
+        return ""
+    if settings.run.device == "cpu":
+        return f"{n_gpus} of {len(workers)} workers offer a GPU, which run.device = 'cpu' does not use"
+    return f"{len(workers) - n_gpus} of {len(workers)} workers offer no GPU and take no images with run.device = 'cuda'"
+
+
+def _count_gpu_workers(workers: dict) -> int:
+    return sum(worker["resources"].get("GPU", 0) >= 1 for worker in workers.values())
 
 
 def find_small_memory(workers: dict, task_bytes: int) -> list[str]:

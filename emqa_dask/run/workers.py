@@ -19,8 +19,10 @@ import threading
 from collections.abc import Iterator, Sequence
 
 from emqa_dask.run.scratch import get_scratch_folder
-from emqa_dask.settings import Settings
+from emqa_dask.settings import Run, Settings
 
+DEFAULT_MEMORY_GIB = 4.0  # of a worker, where run.memory_gib says nothing
+DEFAULT_GPU_MEMORY_GIB = 8.0  # of a worker with a GPU: a guess (CUDA's libraries and pinned batches); not measured
 # One thread per library per worker: the workers are the parallelism, whatever the user's shell says for one program.
 # These are read while a process loads its libraries, so they are set before it is spawned ...
 SPAWN_VARIABLES = {
@@ -94,6 +96,11 @@ def make_worker_environment(preload: Sequence[str] = ()) -> dict[str, str]:
 # For a `dask cuda worker` that starts elsewhere: no process that has touched CUDA is forked, and CUDA numbers GPUs as
 # nvidia-smi and dask-cuda do.
 GPU_VARIABLES = {"DASK_DISTRIBUTED__WORKER__MULTIPROCESSING_METHOD": "spawn", "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+
+
+def select_memory_gib(run: Run, n_gpus: int) -> float:
+    """Memory (GiB) of a worker that someone else's machine has to reserve: run.memory_gib, or a default."""
+    return run.memory_gib or (DEFAULT_GPU_MEMORY_GIB if n_gpus else DEFAULT_MEMORY_GIB)
 
 
 def make_rmm_options(fraction: float, is_async: bool) -> dict[str, object]:

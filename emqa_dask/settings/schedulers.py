@@ -23,7 +23,8 @@ class Run:
     gpu_threads: int = 4  # of a GPU worker: a task computes on the GPU while others read their images or finish
     tasks_per_worker: int = 3  # futures in flight per worker
     batch_size: int = 8  # images that go to a GPU together; halved where its memory is too small
-    memory_gib: float = 0.0  # that a worker may use; 0 = its share of the machine (local, cuda), or 4 GiB elsewhere
+    # that a worker may use; 0 = its share of the machine (local, cuda); elsewhere 4 GiB, with a GPU 8 (not measured)
+    memory_gib: float = 0.0
     timeout_s: float = 120.0  # that one image of up to 4 megapixels may take in a stage, larger ones more; 0 = for ever
     wait_s: float = 600.0  # that the first worker may take to come; 0 = for ever, as for a long queue
     dashboard: str = "127.0.0.1:0"  # where the dashboard listens: loopback, on a free port

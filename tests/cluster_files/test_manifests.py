@@ -13,12 +13,17 @@ from distributed.cli import dask_scheduler, dask_worker
 from emqa_dask.cli.arguments import build_parser
 from emqa_dask.run.workers import GPU_VARIABLES, make_gpu_worker_arguments
 from emqa_dask.settings import Settings
-from tests.cluster_files.files import KUBERNETES
+from tests.cluster_files.files import KUBERNETES, KUBERNETES_GPU
 
 kubernetes_validate = pytest.importorskip("kubernetes_validate", reason="pip install kubernetes-validate")
 pytest.importorskip("dask_kubernetes", reason="pip install 'emqa_dask[kubernetes]'")
 
-MANIFESTS = sorted(path for path in KUBERNETES.glob("*.yaml") if path.name != "kustomization.yaml")
+MANIFESTS = sorted(
+    path
+    for folder in (KUBERNETES, KUBERNETES_GPU)
+    for path in folder.glob("*.yaml")
+    if path.name != "kustomization.yaml"
+)
 CRDS = files("dask_kubernetes") / "operator" / "deployment" / "helm" / "dask-kubernetes-operator" / "crds"
 
 
@@ -150,11 +155,20 @@ def test_the_files_agree_with_each_other():
     for tree in OURS:
         if "cluster" in tree["spec"]:
             assert ("DaskCluster", tree["spec"]["cluster"]) in known
-    (job,) = [tree for tree in EVERY if tree["kind"] == "Job"]
-    (driver,) = job["spec"]["template"]["spec"]["containers"]
+    drivers = [tree["spec"]["template"]["spec"]["containers"][0] for tree in EVERY if tree["kind"] == "Job"]
     (cluster,) = [tree for tree in OURS if tree["kind"] == "DaskCluster"]
     (port,) = [p["port"] for p in cluster["spec"]["scheduler"]["service"]["ports"] if p["name"] == "tcp-comm"]
-    assert f"tcp://{cluster['metadata']['name']}-scheduler:{port}" in driver["args"]
+    assert len(drivers) == 2
+    for driver in drivers:
+        assert f"tcp://{cluster['metadata']['name']}-scheduler:{port}" in driver["args"]
+
+
+def test_the_gpu_job_differs_by_image_and_device_alone():
+    (job,), (gpu_job,) = (objects(folder / "job.yaml") for folder in (KUBERNETES, KUBERNETES_GPU))
+    (driver,), (gpu_driver,) = (tree["spec"]["template"]["spec"]["containers"] for tree in (job, gpu_job))
+    assert gpu_driver["args"] == [*driver["args"], "--set", "run.device=cuda"]
+    driver |= {"args": gpu_driver["args"], "image": gpu_driver["image"]}
+    assert job == gpu_job
 
 
 @pytest.mark.skipif(shutil.which("kubectl") is None, reason="no kubectl here: only its kustomize is used")
@@ -167,3 +181,16 @@ def test_kustomize_puts_the_image_everywhere():
     images = {container["image"] for tree in trees for _, pod in pods(tree) for container in pod["containers"]}
     (image,) = kustomization["images"]
     assert images == {f"{image['newName']}:{image['newTag']}"}
+
+
+@pytest.mark.skipif(shutil.which("kubectl") is None, reason="no kubectl here: only its kustomize is used")
+def test_the_gpu_overlay_leaves_no_cpu_worker_or_image():
+    command = ["kubectl", "kustomize", str(KUBERNETES_GPU)]
+    built = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    trees = {name(tree): tree for tree in yaml.safe_load_all(built) if tree}
+    images = {container["image"] for tree in trees.values() for _, pod in pods(tree) for container in pod["containers"]}
+    (driver,) = [container for tree in objects(KUBERNETES_GPU / "job.yaml") for _, pod in pods(tree)
+                 for container in pod["containers"]]  # fmt: skip
+    assert images == {driver["image"]}
+    assert trees["DaskCluster-emqa"]["spec"]["worker"]["replicas"] == 0
+    assert trees["DaskWorkerGroup-emqa-gpu"]["spec"]["cluster"] == "emqa"

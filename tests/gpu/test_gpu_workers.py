@@ -1,6 +1,9 @@
 """On a GPU: its worker has one pool for cupy and torch, survives lost devices and full memory, and triages as a CPU."""
 
+import contextlib
 import os
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -13,6 +16,7 @@ from emqa_dask.detect import candidates, log
 from emqa_dask.run.cluster import open_cluster
 from emqa_dask.run.cuda import list_gpus
 from emqa_dask.run.execute import Task, execute
+from emqa_dask.run.workers import GPU_VARIABLES, make_gpu_worker_arguments
 from emqa_dask.settings import Settings, replace
 
 pytestmark = [pytest.mark.gpu, pytest.mark.real]
@@ -156,3 +160,35 @@ def test_a_gpu_triage_equals_the_exact_cpu_path(small_archive, tmp_path, monkeyp
     by = ["uri", "frame"]
     here, there = (rows.sort_values(by, ignore_index=True).drop(columns="explanation") for rows in (here, there))
     pd.testing.assert_frame_equal(here, there, rtol=1e-3)
+
+
+@contextlib.contextmanager
+def start_gpu_workers(scheduler_file, n):
+    """A scheduler and `n` workers of dask-cuda that share the first GPU, each with a tenth of its memory."""
+    file_options = ["--scheduler-file", str(scheduler_file), "--host", "127.0.0.1", "--no-dashboard"]
+    worker = ["dask_cuda.cli", "worker", *file_options, "--nthreads", "1", *make_gpu_worker_arguments(asked())]
+    commands = [["dask", "scheduler", "--port", "0", *file_options], *[worker] * n]
+    env = os.environ | GPU_VARIABLES | {"CUDA_VISIBLE_DEVICES": list_gpus()[0].device}
+    with contextlib.ExitStack() as stack:
+        for command in commands:
+            process = stack.enter_context(subprocess.Popen([sys.executable, "-m", *command], env=env))
+            stack.callback(process.terminate)
+        yield
+
+
+def test_two_workers_on_one_gpu_give_the_same_tables(small_archive, tmp_path):
+    settings = asked()
+    alone = emqa_dask.triage_archive(str(small_archive), str(tmp_path / "one"), settings, say=lambda text: None)
+    path = tmp_path / "scheduler.json"
+    shared = replace(settings, {"run": {"scheduler": f"file:{path}", "workers": 0}})
+    with start_gpu_workers(path, 2):
+        with open_cluster(shared) as client:
+            client.wait_for_workers(2, timeout=120)
+            (used,) = {variables["CUDA_VISIBLE_DEVICES"] for variables in client.run(lambda: dict(os.environ)).values()}
+            assert used == list_gpus()[0].device
+        both = emqa_dask.triage_archive(str(small_archive), str(tmp_path / "two"), shared, say=lambda text: None)
+    events = pd.read_parquet(tmp_path / "two" / "events.parquet")
+    assert events.loc[events["stage"] == "detect", "worker"].nunique() == 2
+    by = ["uri", "frame"]
+    alone, both = (rows.sort_values(by, ignore_index=True) for rows in (alone, both))
+    pd.testing.assert_frame_equal(alone, both, rtol=1e-3)

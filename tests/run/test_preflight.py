@@ -10,6 +10,7 @@ from emqa_dask.run.cluster import open_cluster
 from emqa_dask.run.devices import check_devices
 from emqa_dask.run.preflight import UNKNOWN_WORKLOAD, StageWorkload
 from emqa_dask.settings import Detect, Run, Settings, replace
+from emqa_dask.settings.schedulers import BATCH_SYSTEMS
 
 GIB = 2**30
 
@@ -161,3 +162,52 @@ def test_gpus_that_would_idle_or_lack_are_refused(scheduler, changes, said):
 )
 def test_devices_that_fit_the_workers_are_taken(scheduler, changes):
     check_devices(replace(replace(Settings(), {"run": {"scheduler": scheduler}}), changes))
+
+
+@pytest.mark.parametrize("scheduler", BATCH_SYSTEMS)
+def test_batch_systems_refuse_idle_and_missing_gpus(scheduler):
+    settings = replace(Settings(), {"run": {"scheduler": scheduler}, scheduler: {"gpus_per_job": 1}})
+    with pytest.raises(ValueError, match=rf"would idle \({scheduler}.gpus_per_job\): set run.device = 'cuda'"):
+        check_devices(settings)
+    settings = replace(Settings(), {"run": {"scheduler": scheduler, "device": "cuda"}})
+    with pytest.raises(ValueError, match=f"have no GPU: set {scheduler}.gpus_per_job"):
+        check_devices(settings)
+
+
+def list_workers(n_gpus, n_others):
+    resources = [{"GPU": 1}] * n_gpus + [{}] * n_others
+    return {f"tcp://{k}": {"resources": of_worker} for k, of_worker in enumerate(resources)}
+
+
+@pytest.mark.parametrize(
+    ("device", "n_gpus", "n_others", "finding", "note"),
+    [
+        ("cpu", 0, 2, "", ""),
+        ("cpu", 2, 0, "all 2 workers offer a GPU, which would idle: set run.device = 'cuda'", ""),
+        ("cpu", 1, 2, "", "1 of 3 workers offer a GPU, which run.device = 'cpu' does not use"),
+        ("cuda", 2, 0, "", ""),
+        ("cuda", 0, 2, "none of 2 workers offers a GPU: start them by `dask cuda worker", ""),
+        ("cuda", 1, 2, "", "2 of 3 workers offer no GPU and take no images"),
+    ],
+)
+def test_workers_of_others_fit_the_device(device, n_gpus, n_others, finding, note):
+    settings = replace(Settings(), {"run": {"scheduler": "tcp://10.0.0.1:8786", "device": device}})
+    workers = list_workers(n_gpus, n_others)
+    findings = preflight.find_missing_gpus(workers, settings) + preflight.find_idle_gpus(workers, settings)
+    assert len(findings) == bool(finding)
+    assert all(finding in text for text in findings)
+    text = preflight.describe_idle_workers(workers, settings)
+    assert text.startswith(note)
+    assert bool(text) == bool(note)
+
+
+@pytest.mark.real
+def test_a_scheduler_of_gpu_workers_refuses_the_cpu(tmp_path):
+    with (
+        LocalCluster(
+            n_workers=1, threads_per_worker=1, resources={"GPU": 1}, dashboard_address="127.0.0.1:0"
+        ) as cluster,
+        open_cluster(Settings(run=Run(scheduler=cluster.scheduler_address))) as client,
+        pytest.raises(RuntimeError, match=r"all 1 workers offer a GPU, which would idle: set run\.device = 'cuda'"),
+    ):
+        preflight.check_workers(client, Settings(), StageWorkload(), root=str(tmp_path))
