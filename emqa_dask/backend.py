@@ -64,6 +64,23 @@ def get_array_modules(array: Any) -> tuple[ModuleType, ModuleType]:
     return np, scipy.ndimage
 
 
+def get_skimage(array: Any) -> ModuleType | None:
+    """scikit-image for the arrays that `array` is one of: skimage, or cucim.skimage for cupy; None where it is missing.
+
+    cuCIM is optional: callers have another way, by cupyx.
+    """
+    if type(array).__module__.partition(".")[0] != "cupy":
+        import skimage
+
+        return skimage
+    try:
+        import cucim.skimage.filters
+        import cucim.skimage.transform
+    except ImportError:
+        return None
+    return cucim.skimage
+
+
 def to_device(array: np.ndarray, device: str) -> Any:
     """`array` on `device` ("cpu" or "cuda"); "cuda" without a working GPU raises RuntimeError, never falls back."""
     if device == "cpu":

@@ -3,15 +3,22 @@
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from emqa_dask import tables
 from emqa_dask.backend import to_device
-from emqa_dask.detect import log_exact, log_fast, scales, tiles
-from emqa_dask.detect.normalise import IntensityLimits, convert_to_real, find_finite, normalise
+from emqa_dask.detect import log_batch, log_fast, scales, tiles
+from emqa_dask.detect.batch_intensity import centre_batch, compute_batch_limits
+from emqa_dask.detect.normalise import (
+    IntensityLimits,
+    convert_for_device,
+    convert_to_real,
+    find_finite,
+    normalise,
+)
 from emqa_dask.detect.prune import count_affordable, prune_largest_first
 from emqa_dask.detect.scales import Maxima, SearchRegion
 from emqa_dask.detect.tiles import Strip
@@ -68,32 +75,65 @@ def find_candidates_in_strips(
     halo = log_fast.compute_halo(sigmas.max()) + 1
     for strip in tiles.plan_strips(shape, halo, max(steps), strip_px):
         image = convert_to_real(np.asarray(read(strip.first, strip.last)))
-        pixels = centre_intensities(image, settings, limits)
-        region = make_search_region(image, settings, strip, shape)
         if device == "cpu":
-            part = _find_maxima_on_host(pixels, sigmas, steps, region, settings)
+            part = _find_maxima_on_host(image, limits, sigmas, strip, shape, settings)
         else:
-            part = find_maxima_on_device(to_device(pixels, device), sigmas, region, settings, device)
+            batch = to_device(convert_for_device(image)[None], device)
+            (part,) = _find_maxima_on_device(batch, limits, sigmas, strip, shape, settings)
         part = part._replace(y=part.y + strip.first)
         maxima = scales.keep_strongest([maxima, part], compute_max_candidates(settings))
     return Candidates(maxima, sigmas, shape, settings)
 
 
+def find_candidates_in_batch(images: Any, settings: Detect) -> list[Candidates]:
+    """Candidates of each of `images` (n, h, w; real, as acquired), an array on the device that searches them.
+
+    They are those of `find_candidates`, except for maxima that are equal within the tolerance of the fast path. Only
+    the table of maxima leaves the device. Images above `tiles.WHOLE_PX` pixels need `find_candidates`.
+    """
+    shape = tuple(images.shape[1:])
+    sigmas = select_sigmas(settings, shape)
+    if images.size == 0 or len(sigmas) == 0:
+        return [Candidates(scales.NO_MAXIMA, sigmas, shape, settings)] * len(images)
+    limits = compute_batch_limits(images, settings.low_percentile, settings.high_percentile)
+    strip = Strip(0, 0, shape[0], shape[0])
+    parts = _find_maxima_on_device(images, limits, sigmas, strip, shape, settings)
+    return [Candidates(maxima, sigmas, shape, settings) for maxima in parts]
+
+
 def _find_maxima_on_host(
-    pixels: np.ndarray, sigmas: np.ndarray, steps: list[int], region: SearchRegion, settings: Detect
+    image: np.ndarray,
+    limits: IntensityLimits,
+    sigmas: np.ndarray,
+    strip: Strip,
+    shape: tuple[int, int],
+    settings: Detect,
 ) -> Maxima:
-    floor, polarity = search_threshold_and_polarity(settings)
-    n_max = compute_max_candidates(settings)
-    return log_fast.find_scale_maxima(pixels, sigmas, floor, polarity, steps, max_per_polarity=n_max, region=region)
+    """Maxima of `image` (rows, w), the rows that `strip` reads of an image of `shape`; y counts from the first."""
+    pixels = centre_intensities(image, settings, limits)
+    region = make_search_region(settings, strip, shape, find_finite(image))
+    return log_fast.find_scale_maxima(pixels, sigmas, **_make_search(settings, sigmas, shape, region))
 
 
-def find_maxima_on_device(pixels, sigmas: np.ndarray, region: SearchRegion, settings: Detect, device: str) -> Maxima:
-    """The maxima of `pixels`, which lie on `device`, by the exact path; the mask of `region` lies on the host."""
-    if region.mask is not None:
-        region = region._replace(mask=to_device(region.mask, device))
+def _find_maxima_on_device(
+    images: Any, limits: IntensityLimits, sigmas: np.ndarray, strip: Strip, shape: tuple[int, int], settings: Detect
+) -> list[Maxima]:
+    """`_find_maxima_on_host` of each of `images` (n, rows, w) on their device."""
+    pixels, is_finite = centre_batch(images, limits)
+    region = make_search_region(settings, strip, shape, is_finite)
+    return log_batch.find_batch_maxima(pixels, sigmas, **_make_search(settings, sigmas, shape, region))
+
+
+def _make_search(settings: Detect, sigmas: np.ndarray, shape: tuple[int, int], region: SearchRegion) -> dict[str, Any]:
+    """Arguments of a search for maxima in an image of `shape`."""
     floor, polarity = search_threshold_and_polarity(settings)
-    n_max = compute_max_candidates(settings)
-    return log_exact.find_scale_maxima(pixels, sigmas, floor, polarity, max_per_polarity=n_max, region=region)
+    return {
+        "threshold": floor,
+        "polarity": polarity,
+        "steps": [log_fast.choose_grid_step(sigma, shape) for sigma in sigmas],
+        "max_per_polarity": compute_max_candidates(settings),
+        "region": region,
+    }
 
 
 def compute_max_candidates(settings: Detect) -> int:
@@ -116,15 +156,15 @@ def select_sigmas(settings: Detect, shape: tuple[int, int]) -> np.ndarray:
     return sigmas[sigmas <= max(shape)]
 
 
-def make_search_region(image: np.ndarray, settings: Detect, strip: Strip, shape: tuple[int, int]) -> SearchRegion:
+def make_search_region(settings: Detect, strip: Strip, shape: tuple[int, int], is_finite: Any) -> SearchRegion:
     """The pixels of a strip of an image of `shape` that may hold a maximum: in its own rows, finite, off the border.
 
-    `image` holds the rows that the strip reads.
+    `is_finite` is the mask of the rows that the strip reads; None: all are.
     """
     border_rows, border_columns = scales.parse_border(settings.exclude_border)
     y0 = max(strip.start, border_rows) - strip.first
     y1 = min(strip.stop, shape[0] - border_rows) - strip.first
-    return SearchRegion(y0, y1, border_columns, shape[1] - border_columns, find_finite(image))
+    return SearchRegion(y0, y1, border_columns, shape[1] - border_columns, is_finite)
 
 
 def centre_intensities(image: np.ndarray, settings: Detect, limits: IntensityLimits | None = None) -> np.ndarray:

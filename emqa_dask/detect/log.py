@@ -1,5 +1,6 @@
 """Detections of the Laplacian-of-Gaussian detector: of an image, of a batch, and of an image read in strips."""
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
@@ -8,16 +9,12 @@ import pandas as pd
 from emqa_dask.backend import run_in_batches, to_device
 from emqa_dask.detect import tiles
 from emqa_dask.detect.candidates import (
-    Candidates,
-    centre_intensities,
     find_candidates,
+    find_candidates_in_batch,
     find_candidates_in_strips,
-    find_maxima_on_device,
-    make_search_region,
     select_detections,
-    select_sigmas,
 )
-from emqa_dask.detect.normalise import IntensityLimits, convert_to_real
+from emqa_dask.detect.normalise import IntensityLimits, convert_for_device
 from emqa_dask.settings import Detect
 
 
@@ -58,18 +55,21 @@ def detect_images(
     return run_in_batches(lambda batch: _detect_batch(batch, settings, device), images, batch_size)
 
 
-def _detect_batch(images: list[np.ndarray], settings: Detect, device: str) -> Iterator[pd.DataFrame]:
-    images = [convert_to_real(np.asarray(image)) for image in images]
-    shape = images[0].shape
-    sigmas = select_sigmas(settings, shape)
-    if len({image.shape for image in images}) > 1 or images[0].size > tiles.WHOLE_PX or len(sigmas) == 0:
-        yield from (detect_image(image, settings, device=device) for image in images)
-        return
-    pixels = to_device(np.stack([centre_intensities(image, settings) for image in images]), device)
+def _detect_batch(images: list[np.ndarray], settings: Detect, device: str) -> list[pd.DataFrame]:
+    """The table of each of `images`: those of one shape and dtype are searched together."""
+    images = [convert_for_device(np.asarray(image)) for image in images]
+    positions_by_kind: dict[tuple, list[int]] = {}
     for n, image in enumerate(images):
-        region = make_search_region(image, settings, tiles.Strip(0, 0, shape[0], shape[0]), shape)
-        maxima = find_maxima_on_device(pixels[n], sigmas, region, settings, device)
-        yield select_detections(Candidates(maxima, sigmas, shape, settings), settings)
+        positions_by_kind.setdefault((image.shape, image.dtype), []).append(n)
+    rows_by_position: dict[int, pd.DataFrame] = {}
+    for (shape, _), positions in positions_by_kind.items():
+        if math.prod(shape) > tiles.WHOLE_PX:
+            rows = [detect_image(images[n], settings, device=device) for n in positions]
+        else:
+            batch = to_device(np.stack([images[n] for n in positions]), device)
+            rows = [select_detections(part, settings) for part in find_candidates_in_batch(batch, settings)]
+        rows_by_position.update(zip(positions, rows, strict=True))
+    return [rows_by_position[n] for n in range(len(images))]
 
 
 def detect_strips(

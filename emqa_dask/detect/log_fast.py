@@ -66,7 +66,7 @@ def compute_layers(image: np.ndarray, sigmas: np.ndarray, steps: list[int] | Non
     rings = {step: deque(maxlen=peaks.N_LAYERS_IN_MEMORY) for step in grids}
     for sigma, step in zip(sigmas, steps):
         free = rings[step][0] if len(rings[step]) == peaks.N_LAYERS_IN_MEMORY else None
-        rings[step].append(filters.compute_laplacian(grids[step], *_make_kernels(float(sigma), step), 1.0, free))
+        rings[step].append(filters.compute_laplacian(grids[step], *make_kernels(float(sigma), step), 1.0, free))
         yield Layer(rings[step][-1], step)
 
 
@@ -93,7 +93,7 @@ def _halve_image(image: np.ndarray) -> np.ndarray:
 
 
 @functools.lru_cache(maxsize=256)
-def _make_kernels(sigma: float, step: int) -> tuple[np.ndarray, np.ndarray]:
+def make_kernels(sigma: float, step: int) -> tuple[np.ndarray, np.ndarray]:
     """Halves of the Gaussian and of its scale-normalised second derivative (float32), cut at 4 sigma as scipy does.
 
     On a coarse grid the kernel is the one that, applied after the smoothing, comes closest to the kernel on all pixels

@@ -59,6 +59,12 @@ def convert_to_real(image: np.ndarray) -> np.ndarray:
     return image.astype(np.float32) if image.dtype == np.float16 else image
 
 
+def convert_for_device(image: np.ndarray) -> np.ndarray:
+    """`image` by convert_to_real(), in the processor's byte order and at most 8 bytes a pixel, as GPUs need it."""
+    image = convert_to_real(image)
+    return image.astype(np.float64 if image.dtype.itemsize > 8 else image.dtype.newbyteorder("="), copy=False)
+
+
 def find_finite(image: np.ndarray) -> np.ndarray | None:
     """Mask of the finite pixels of `image`; None when all are."""
     if image.dtype.kind != "f":
