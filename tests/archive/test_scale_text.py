@@ -38,6 +38,16 @@ def test_equal_neighbours_are_one_letter(columns, text, length_nm):
     assert reading.length_nm == pytest.approx(length_nm, nan_ok=True)
 
 
+@pytest.mark.parametrize(("ratio", "is_certain"), [(0.001, True), (0.015, True), (0.025, False), (0.3, False)])
+def test_a_length_is_uncertain_where_a_point_may_stand(ratio, is_certain):
+    columns = make_columns("1_0nm", 0.9999)
+    point = 1 + ALPHABET.index(".")
+    columns[1, [0, point]] = np.array([1, ratio]) / (1 + ratio)
+    reading = decode_columns(columns)
+    assert (reading.text, reading.length_nm) == ("10nm", 10)
+    assert (reading.confidence > 0.7) == is_certain
+
+
 @pytest.mark.parametrize("classes", [[1], [1, 1], [1, 2], [2, 1, 2]])
 def test_the_probability_of_a_text_sums_its_alignments(classes):
     columns = np.random.default_rng(5).dirichlet([1, 1, 1], 6)

@@ -25,6 +25,7 @@ MARGIN_PX = 8  # added on both sides of a line, so that the network does not see
 STRIDE_PX = 2  # between the columns that give probabilities
 OTHER = "*"  # stands for every letter that no length contains
 ALPHABET = "0123456789.nmµÅp" + OTHER  # spaces are left out, u is µ; the network's class 0 is "no letter"
+MAX_POINT_RATIO = 0.02  # of the probabilities of a length with and without a decimal point: more, and it is in doubt
 _UNITS_NM = {"nm": 1.0, "µm": 1e3, "mm": 1e6, "Å": 0.1, "pm": 1e-3}
 _LENGTH = re.compile(r"(\d{1,4}(?:\.\d{1,2})?)(nm|µm|mm|Å|pm)")
 _COMMON_DIGITS = {"1", "2", "5", "25", "15", "3", "4", "6", "8"}  # of the lengths that bars have: 20 nm, 0.25 µm
@@ -88,8 +89,21 @@ def decode_columns(probabilities: NDArray[np.float32]) -> TextReading:
     text = "".join(ALPHABET[number - 1] for number in classes[starts])
     length_nm = parse_length_nm(text)
     if math.isfinite(length_nm):
-        return TextReading(text, compute_text_probability(probabilities, classes[starts]), length_nm)
+        probability = compute_text_probability(probabilities, classes[starts])
+        return TextReading(text, probability * _compute_point_certainty(probabilities, text, probability), length_nm)
     return TextReading(text, float(probabilities.max(axis=1)[starts].min(initial=1.0)) if text else 0.0, math.nan)
+
+
+def _compute_point_certainty(probabilities: NDArray[np.float32], text: str, probability: float) -> float:
+    """Whether the length in `text` (of this probability) has the decimal points of the line: 1 for yes, else 0.
+
+    A point is a few pixels. A text in which one stands between two digits must be far less probable than the same
+    without it, since the length would be ten or a hundred times smaller.
+    """
+    n_digits = len(text) - len(text.lstrip("0123456789"))
+    with_point = [text[:k] + "." + text[k:] for k in range(1, n_digits)] if "." not in text else []
+    rivals = [compute_text_probability(probabilities, np.array(encode_text(rival))) for rival in with_point]
+    return float(max(rivals, default=0.0) <= MAX_POINT_RATIO * probability)
 
 
 def compute_text_probability(probabilities: NDArray[np.float32], classes: NDArray[np.int64]) -> float:
