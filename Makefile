@@ -7,7 +7,7 @@ BIN := .venv/bin
 DEMO ?= demo
 JOBS ?= 2
 
-.PHONY: install install-dev install-gpu demo test test-gpu lint docs bench lock clean
+.PHONY: install install-dev install-gpu demo test test-gpu lint docs bench bench-gpu lock clean
 .DELETE_ON_ERROR:
 
 .venv/bin/python:
@@ -66,6 +66,10 @@ docs: .venv/.installed-dev
 bench: .venv/.installed-dev
 	$(BIN)/python -m benchmarks.bench_end_to_end
 	$(BIN)/python -m benchmarks.bench_faults
+
+# Under eight minutes on one GPU, without a network; a table, and all figures in bench-gpu.json.
+bench-gpu: .venv-gpu/.installed
+	.venv-gpu/bin/python -m benchmarks.bench_gpu --json bench-gpu.json
 
 # One lock for all Pythons and extras. Versions in it stay; `make lock UPGRADE=--upgrade` takes the newest ones.
 # 3.11.1: ome-zarr refuses 3.11.0. The marker that nearly all lines share is left out.

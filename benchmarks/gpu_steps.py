@@ -1,0 +1,166 @@
+"""Steps of a triage on one device: time per megapixel, and its share of what memory and arithmetic would allow."""
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from statistics import median
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.bench_log import SEARCH
+from emqa_dask import load_detector, load_ensemble
+from emqa_dask.backend import to_device
+from emqa_dask.detect.blobs import find_blobs
+from emqa_dask.detect.log import detect_images
+from emqa_dask.detect.mask_rcnn import device_masks
+from emqa_dask.detect.normalise import normalise
+from emqa_dask.featurise.images import image_features
+from emqa_dask.settings import Detect
+from emqa_dask.store.thumbnails import make_thumbnail
+
+FLOAT_BYTES = 4
+MASK_CELLS = 28
+N_OBJECTS = 100  # of an image of one megapixel, whose masks are pasted
+
+
+class Limits(NamedTuple):
+    """What the device reaches with nothing else to do."""
+
+    memory_bytes_per_s: float  # read and written by a copy
+    upload_bytes_per_s: float  # from pinned memory; NaN on a CPU
+    operations_per_s: dict[str, float]  # of a matrix product in float32 (TF32 off) and bfloat16
+
+
+class Step(NamedTuple):
+    """A step, and the least that it has to move and compute."""
+
+    call: Callable[[], object]
+    megapixels: float
+    n_bytes: float = 0.0  # read once and written once; 0: not a limit
+    n_operations: float = 0.0  # 0: not a limit
+    precision: str = "float32"
+    is_upload: bool = False
+
+
+def synchronise(device: str) -> None:
+    """Wait for all work of the device."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+def time_call(call: Callable[[], object], device: str, rounds: int) -> float:
+    """Median seconds of `rounds` calls after one that compiles."""
+    call()
+    seconds = []
+    for _ in range(rounds):
+        synchronise(device)
+        start = time.perf_counter()
+        call()
+        synchronise(device)
+        seconds.append(time.perf_counter() - start)
+    return median(seconds)
+
+
+def measure_limits(device: str, rounds: int, is_quick: bool) -> Limits:
+    """Rates of a copy, an upload and matrix products on `device`."""
+    n = 1 << (20 if is_quick or device == "cpu" else 28)
+    source = torch.ones(n, device=device)
+    target = torch.empty_like(source)
+    memory = 2 * FLOAT_BYTES * n / time_call(lambda: target.copy_(source), device, rounds)
+    upload = float("nan")
+    if device == "cuda":
+        pinned = torch.ones(n // 4).pin_memory()
+        upload = FLOAT_BYTES * n / 4 / time_call(lambda: pinned.to(device, non_blocking=True), device, rounds)
+    side = 256 if is_quick or device == "cpu" else 8192
+    rates = {}
+    for precision in ("float32", "bfloat16"):
+        matrix = torch.ones((side, side), device=device, dtype=getattr(torch, precision))
+        rates[precision] = 2 * side**3 / time_call(lambda matrix=matrix: matrix @ matrix, device, rounds)
+    return Limits(memory, upload, rates)
+
+
+def count_operations(call: Callable[[], object]) -> int:
+    """Floating-point operations of the matrix products and convolutions in `call`."""
+    with FlopCounterMode(display=False) as counter:
+        call()
+    return counter.get_total_flops()
+
+
+def make_steps(device: str, images: Sequence[np.ndarray], ensemble: Path, precision: str = "auto") -> dict[str, Step]:
+    """The steps on `images`, (h, w) uint16 of one shape, with the networks of `cavity-tem` and of `ensemble`."""
+    megapixels = sum(image.size for image in images) / 1e6
+    n_px = sum(image.size for image in images)
+    steps = {}
+    if device == "cuda":
+        stack = np.stack(images)
+        steps["upload"] = Step(lambda: to_device(stack, device), megapixels, stack.nbytes, is_upload=True)
+    steps |= _make_log_steps(device, images, megapixels)
+    steps["image features (CPU)"] = Step(lambda: [image_features(image) for image in images], megapixels, 2 * n_px)
+    steps["thumbnail (CPU)"] = Step(lambda: [make_thumbnail(image) for image in images], megapixels, 2 * n_px)
+    detector = load_detector("cavity-tem", device, precision)
+    used = detector.card.select_precision(device) if precision == "auto" else precision
+    pixels = [normalise(image, detector.card.low_percentile, detector.card.high_percentile) for image in images]
+
+    def run_network() -> object:
+        return detector._network.predict_objects(pixels)
+
+    steps[f"Mask R-CNN, network ({used})"] = Step(
+        run_network, megapixels, n_operations=count_operations(run_network), precision=used
+    )
+    steps["Mask R-CNN, all"] = Step(lambda: detector.detect(list(images)), megapixels)
+    steps["masks to runs"] = _make_mask_step(device, images)
+    members = load_ensemble(ensemble, device)
+
+    def classify() -> object:
+        return members.predict_probabilities(list(images))
+
+    steps["ensemble"] = Step(classify, megapixels, n_operations=count_operations(classify))
+    return steps
+
+
+def _make_log_steps(device: str, images: Sequence[np.ndarray], megapixels: float) -> dict[str, Step]:
+    """The search alone on normalised pixels of the device, and the whole way from acquired pixels to tables."""
+    pixels = [to_device(normalise(image, 1, 99), device) for image in images]
+    search = SEARCH | {"log_scale": True, "overlap": None}
+    n_bytes = 2 * FLOAT_BYTES * search["num_sigma"] * megapixels * 1e6  # each scale reads the image and writes itself
+    settings = Detect(detectors=("log",), polarity="both")
+    return {
+        "LoG, search": Step(lambda: [find_blobs(image, **search) for image in pixels], megapixels, n_bytes),
+        "LoG, pixels to tables": Step(
+            lambda: list(detect_images(images, settings, len(images), device)), megapixels, n_bytes
+        ),
+    }
+
+
+def _make_mask_step(device: str, images: Sequence[np.ndarray]) -> Step:
+    """Masks of N_OBJECTS per megapixel become runs; at least each pixel of a box is written once."""
+    rng = np.random.default_rng(0)
+    height, width = images[0].shape
+    n = max(1, round(N_OBJECTS * height * width / 1e6)) * len(images)
+    low = rng.uniform(0, 1, (n, 2)) * [width - 16, height - 16]
+    boxes = np.concatenate([low, np.minimum(low + rng.uniform(8, 64, (n, 2)), [width, height])], axis=1)
+    y, x = np.mgrid[-1 : 1 : MASK_CELLS * 1j, -1 : 1 : MASK_CELLS * 1j]
+    masks = torch.from_numpy(np.exp(-(y**2 + x**2))).float().expand(n, -1, -1).contiguous().to(device)
+    areas = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
+    corners = torch.from_numpy(boxes).float()
+    shapes = np.tile(np.array([height, width], np.int64), (n, 1))
+    n_bytes = masks.numel() * FLOAT_BYTES + areas.sum()
+    megapixels = len(images) * height * width / 1e6
+    return Step(lambda: device_masks.find_runs_as_torchvision(masks, corners, shapes), megapixels, n_bytes)
+
+
+def measure_steps(steps: dict[str, Step], limits: Limits, device: str, rounds: int) -> dict[str, dict]:
+    """ms per megapixel of each step, and its share of the limit: 1 where nothing could be faster; None without one."""
+    table = {}
+    for name, step in steps.items():
+        seconds = time_call(step.call, device, rounds)
+        bandwidth = limits.upload_bytes_per_s if step.is_upload else limits.memory_bytes_per_s
+        least = max(step.n_bytes / bandwidth, step.n_operations / limits.operations_per_s[step.precision])
+        table[name] = {
+            "ms_per_megapixel": 1e3 * seconds / step.megapixels,
+            "share_of_limit": least / seconds if least else None,
+        }
+    return table
