@@ -2,6 +2,7 @@
 
 import tracemalloc
 
+import cv2
 import numpy as np
 import pycocotools.mask
 import pytest
@@ -26,6 +27,11 @@ def whole(crop, shape):
     return image
 
 
+def measure(run):
+    """Shapes of one mask, as numbers."""
+    return mk.Shapes(*(values.item() for values in mk.measure([run])))
+
+
 def disk(radius, centre=(60.3, 59.8), size=120, aspect=1.0):
     y, x = np.mgrid[:size, :size]
     return ((y - centre[0]) / aspect) ** 2 + (x - centre[1]) ** 2 < radius**2
@@ -47,7 +53,7 @@ def test_a_crop_is_encoded_like_its_whole_image(mask, top, left, below, right):
     np.testing.assert_array_equal(found, mk.runs(mk.Crop(0, 0, image)))
     (rle,) = mk.encode([found], image.shape)
     assert rle == coco(image)
-    assert mk.measure(found).area_px == mask.sum()
+    assert measure(found).area_px == mask.sum()
 
 
 def test_no_masks_and_empty_masks():
@@ -55,7 +61,7 @@ def test_no_masks_and_empty_masks():
     empty = mk.runs(mk.Crop(2, 2, np.zeros((0, 0), bool)))
     assert len(empty) == 0
     assert not mk.decode(mk.encode([empty], (5, 7))[0], (5, 7)).any()
-    area, circularity, diameter = mk.measure(empty)
+    area, circularity, diameter = measure(empty)
     assert area == 0
     assert np.isnan([circularity, diameter]).all()
 
@@ -88,7 +94,7 @@ def test_boxes_outside_the_image_have_no_pixels_in_it():
 
 @pytest.mark.parametrize("radius", [3, 5, 9, 20, 40])
 def test_a_disk_has_its_area_its_diameter_and_no_corners(radius):
-    area, circularity, diameter = mk.measure(mk.runs(mk.Crop(0, 0, disk(radius))))
+    area, circularity, diameter = measure(mk.runs(mk.Crop(0, 0, disk(radius))))
     assert area == pytest.approx(np.pi * radius**2, rel=0.08)
     assert diameter == pytest.approx(2 * radius, abs=0.8)
     assert 1 <= circularity < 1.06
@@ -96,7 +102,7 @@ def test_a_disk_has_its_area_its_diameter_and_no_corners(radius):
 
 @pytest.mark.parametrize(("aspect", "rel"), [(0.4, 0.1), (0.7, 0.06), (1.5, 0.06)])
 def test_ellipses_have_the_diameter_of_their_disk_and_longer_perimeters(aspect, rel):
-    shape = mk.measure(mk.runs(mk.Crop(0, 0, disk(30, aspect=aspect))))
+    shape = measure(mk.runs(mk.Crop(0, 0, disk(30, aspect=aspect))))
     assert shape.diameter_px == pytest.approx(60 * np.sqrt(aspect), rel=rel)
     a = 30
     b = 30 * aspect
@@ -107,7 +113,7 @@ def test_ellipses_have_the_diameter_of_their_disk_and_longer_perimeters(aspect, 
 def test_the_hull_counts_and_not_the_rim():
     whole_disk = disk(30)
     bitten = disk(30) & ~disk(8, (60.0, 80.0))
-    a, b = (mk.measure(mk.runs(mk.Crop(0, 0, mask))) for mask in (whole_disk, bitten))
+    a, b = (measure(mk.runs(mk.Crop(0, 0, mask))) for mask in (whole_disk, bitten))
     assert a[1:] == b[1:]
     assert b.area_px == bitten.sum() < a.area_px
 
@@ -115,9 +121,44 @@ def test_the_hull_counts_and_not_the_rim():
 @settings(deadline=None)
 @given(MASKS.filter(lambda mask: mask.any()))
 def test_no_mask_is_rounder_than_a_disk(mask):
-    shape = mk.measure(mk.runs(mk.Crop(0, 0, mask)))
+    shape = measure(mk.runs(mk.Crop(0, 0, mask)))
     assert shape.circularity >= 1
     assert 0 < shape.diameter_px <= np.hypot(*mask.shape) + 1
+
+
+def measure_with_opencv(run):
+    """Circularity and diameter of OpenCV's convex hull of the points that the pixels reach, in half pixels."""
+    x, y = (np.concatenate([2 * run[:, 0]] * 2), np.concatenate([2 * run[:, 1], 2 * run[:, 2] - 2]))
+    points = np.concatenate([np.column_stack([x + dx, y + dy]) for dx, dy in ((-1, 0), (1, 0), (0, -1), (0, 1))])
+    hull = cv2.convexHull(points.astype(np.int32))
+    corners = hull[:, 0] / 2
+    distance = np.hypot(*(corners - corners.mean(axis=0)).T)
+    perimeter = cv2.arcLength(hull, True) / 2
+    return perimeter / (2 * np.sqrt(np.pi * cv2.contourArea(hull) / 4)), 2 * np.sqrt(distance.min() * distance.max())
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.lists(MASKS.filter(lambda mask: mask.any()), min_size=1, max_size=4), st.integers(0, 5000))
+def test_shapes_are_those_of_opencvs_hull(masks, y0):
+    mask_runs = [mk.runs(mk.Crop(y0, k, mask)) for k, mask in enumerate(masks)]
+    shapes = mk.measure(mask_runs)
+    expected = np.array([measure_with_opencv(run) for run in mask_runs])
+    np.testing.assert_array_equal(shapes.area_px, [mask.sum() for mask in masks])
+    np.testing.assert_allclose(np.column_stack(shapes[1:]), expected, rtol=1e-6)
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.lists(MASKS, max_size=5), st.integers(0, 40))
+def test_masks_of_one_image_are_encoded_together(masks, margin):
+    shape = (12 + margin, 12 + margin)
+    images = [np.pad(mask, [(0, n - size) for n, size in zip(shape, mask.shape)]) for mask in masks]
+    assert mk.encode([mk.runs(mk.Crop(0, 0, mask)) for mask in masks], shape) == [coco(image) for image in images]
+
+
+def test_counts_of_a_large_image_are_those_of_pycocotools():
+    image = np.zeros((3000, 4000), bool)
+    image[10:2990, 3000] = image[:, 3500:3502] = image[17, 3990] = True
+    assert mk.encode([mk.runs(mk.Crop(0, 0, image))], image.shape) == [coco(image)]
 
 
 def test_a_thousand_masks_take_no_memory_of_images():
@@ -132,7 +173,7 @@ def test_a_thousand_masks_take_no_memory_of_images():
 
     def encode_and_measure(n):
         found = [mk.runs(crop) for crop in mk.paste_as_torchvision(masks[:n], boxes[:n], shape)]
-        return mk.encode(found, shape), [mk.measure(run) for run in found]
+        return mk.encode(found, shape), mk.measure(found)
 
     encode_and_measure(1)  # compiles
     (rle, measured), n_calls = count_calls(encode_and_measure, 1000)
@@ -140,6 +181,6 @@ def test_a_thousand_masks_take_no_memory_of_images():
     encode_and_measure(1000)
     (_, peak) = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert len(rle) == len(measured) == 1000
+    assert len(rle) == len(measured.area_px) == 1000
     assert peak < 30e6  # one mask of every image would be 1e9
     assert n_calls < 400 * len(masks)  # some 200

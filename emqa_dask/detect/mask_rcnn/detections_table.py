@@ -26,23 +26,23 @@ def make_table(
 
     `values` holds its `score`, `class_margin` and `stability`, `runs` its mask.
     """
-    mask_shapes = np.array([mk.measure(run) for run in runs]).reshape(-1, 3)
+    mask_shapes = mk.measure(runs)
     rows = pd.DataFrame(
         {
             "y_px": (boxes[:, 0] + boxes[:, 2]) / 2 - 0.5,
             "x_px": (boxes[:, 1] + boxes[:, 3]) / 2 - 0.5,
             **dict(zip(("y0", "x0", "y1", "x1"), boxes.T)),
             "sigma_px": np.nan,
-            "area_px": mask_shapes[:, 0],
+            "area_px": mask_shapes.area_px,
             "response": np.nan,
             **values,
             "polarity": np.zeros(len(boxes), np.int8),
             "label": pd.Series([model_card.classes[k] for k in classes], dtype=object),
             "detector": pd.Series([model_card.name] * len(boxes), dtype=object),
             "mask_rle": pd.Series(mk.encode(runs, shape), dtype=object),
-            "circularity": mask_shapes[:, 1],
-            "diameter_px": mask_shapes[:, 2],
-            "diameter_nm": mask_shapes[:, 2] * nm_per_pixel,
+            "circularity": mask_shapes.circularity,
+            "diameter_px": mask_shapes.diameter_px,
+            "diameter_nm": mask_shapes.diameter_px * nm_per_pixel,
         },
         index=range(len(boxes)),
     )[COLUMNS]

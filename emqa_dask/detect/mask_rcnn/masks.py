@@ -5,11 +5,13 @@ Nothing here has the size of n images: a mask is at most the size of its box whi
 
 import warnings
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
+
+from emqa_dask.detect.mask_rcnn.mask_loops import encode_objects, find_column_runs, measure_objects
 
 if TYPE_CHECKING:
     import torch
@@ -25,12 +27,12 @@ class Crop(NamedTuple):
     mask: NDArray[np.bool_]  # (h, w)
 
 
-class Shape(NamedTuple):
-    """What is measured of a mask."""
+class Shapes(NamedTuple):
+    """What is measured of n masks."""
 
-    area_px: float
-    circularity: float  # NaN for an empty mask
-    diameter_px: float  # NaN for an empty mask
+    area_px: NDArray[np.float64]  # (n,)
+    circularity: NDArray[np.float64]  # (n,); NaN for an empty mask
+    diameter_px: NDArray[np.float64]  # (n,); NaN for an empty mask
 
 
 def paste_as_torchvision(masks: "torch.Tensor", boxes: "torch.Tensor", shape: tuple[int, int]) -> Iterator[Crop]:
@@ -75,34 +77,20 @@ def paste_as_detectron2(masks: "torch.Tensor", boxes: "torch.Tensor", shape: tup
 
 def runs(crop: Crop) -> Runs:
     """The pixels of a mask as vertical runs, in the whole image's coordinates."""
-    height, width = crop.mask.shape
-    padded = np.zeros(width * (height + 1) + 1, np.int8)  # an empty pixel before the first column and after each
-    padded[1:].reshape(width, height + 1)[:, :height] = crop.mask.T
-    edges = np.flatnonzero(padded[1:] != padded[:-1])
-    column, start = np.divmod(edges[::2], height + 1)
-    stop = edges[1::2] - column * (height + 1)
-    return np.column_stack([column + crop.x0, start + crop.y0, stop + crop.y0])
+    return find_column_runs(crop.mask, crop.y0, crop.x0)
 
 
 def encode(mask_runs: Sequence[Runs], shape: tuple[int, int]) -> list[str]:
     """COCO's compressed RLE counts (ascii) of masks in an image of `shape` (h, w): equal to pycocotools' `encode`."""
-    from pycocotools.mask import frPyObjects
-
-    if not mask_runs:
-        return []
-    size = [int(shape[0]), int(shape[1])]
-    uncompressed_masks = [{"size": size, "counts": _count_run_lengths(run, shape)} for run in mask_runs]
-    return [coded["counts"].decode("ascii") for coded in frPyObjects(uncompressed_masks, *size)]
+    text, ends = encode_objects(*_join(mask_runs), int(shape[0]), int(shape[0] * shape[1]))
+    characters = text.tobytes().decode("ascii")
+    return [characters[start:end] for start, end in pairwise([0, *ends.tolist()])]
 
 
-def _count_run_lengths(run: Runs, shape: tuple[int, int]) -> list[int]:
-    """Lengths of the stretches of 0 and 1, in turn, down the columns."""
-    start, stop = run[:, 0] * shape[0] + run[:, 1], run[:, 0] * shape[0] + run[:, 2]
-    is_gap = start[1:] != stop[:-1]  # a run that reaches the last row goes on in the next column's first
-    start, stop = start[np.append(True, is_gap)[: len(start)]], stop[np.append(is_gap, True)[: len(stop)]]
-    ends = np.concatenate([[0], np.column_stack([start, stop]).ravel(), [shape[0] * shape[1]]])
-    counts = np.diff(ends).tolist()
-    return counts[:-1] if counts[-1] == 0 else counts
+def _join(mask_runs: Sequence[Runs]) -> tuple[Runs, NDArray[np.int64]]:
+    """The runs of n masks one after the other, and where those of each begin and end (n + 1,)."""
+    offsets = np.cumsum([0, *(len(run) for run in mask_runs)])
+    return np.concatenate([np.zeros((0, 3), np.int64), *mask_runs]), offsets
 
 
 def decode(rle: str, shape: tuple[int, int]) -> NDArray[np.bool_]:
@@ -114,8 +102,8 @@ def decode(rle: str, shape: tuple[int, int]) -> NDArray[np.bool_]:
         return decoded({"size": [int(shape[0]), int(shape[1])], "counts": rle.encode("ascii")}).astype(bool)
 
 
-def measure(run: Runs) -> Shape:
-    """Area, and Heywood's circularity and diameter of the convex hull; the definitions of Li et al. (2025).
+def measure(mask_runs: Sequence[Runs]) -> Shapes:
+    """Areas, and Heywood's circularity and diameter of the convex hulls; the definitions of Li et al. (2025).
 
     circularity = P / (2 sqrt(pi A)) of the hull: 1 for a disk and larger for all else. diameter =
     2 sqrt(d_min d_max), d the distances of the hull's corners to their mean. A pixel reaches half a pixel up, down,
@@ -123,21 +111,4 @@ def measure(run: Runs) -> Shape:
     wide, with whole squares 0.8 px too wide, with the pixels' centres alone 0.5 px too narrow.
     Li et al., Digital Discovery 4 (2025) 987.
     """
-    if len(run) == 0:
-        return Shape(0.0, np.nan, np.nan)
-    # in half pixels: whole numbers
-    x = 2 * run[:, 0]
-    start = 2 * run[:, 1]
-    stop = 2 * run[:, 2] - 2
-    sides = [(x - 1, start), (x + 1, start), (x - 1, stop), (x + 1, stop), (x, start - 1), (x, stop + 1)]
-    points = np.concatenate([np.column_stack(side) for side in sides]).astype(np.int32)
-    hull = cv2.convexHull(points)
-    corners = hull[:, 0].astype(np.float64) / 2
-    area = cv2.contourArea(hull) / 4
-    perimeter = cv2.arcLength(hull, True) / 2
-    distance = np.hypot(*(corners - corners.mean(axis=0)).T)
-    return Shape(
-        float((run[:, 2] - run[:, 1]).sum()),
-        float(perimeter / (2 * np.sqrt(np.pi * area))),
-        float(2 * np.sqrt(distance.min() * distance.max())),
-    )
+    return Shapes(*measure_objects(*_join(mask_runs)).T)
