@@ -88,8 +88,8 @@ def find_candidates_in_strips(
 def find_candidates_in_batch(images: Any, settings: Detect) -> list[Candidates]:
     """Candidates of each of `images` (n, h, w; real, as acquired), an array on the device that searches them.
 
-    They are those of `find_candidates`, except for maxima that are equal within the tolerance of the fast path. Only
-    the table of maxima leaves the device. Images above `tiles.WHOLE_PX` pixels need `find_candidates`.
+    They are those of `find_candidates`, and few more (see `log_batch.find_batch_maxima`). Only the table of maxima
+    leaves the device. Images above `tiles.WHOLE_PX` pixels need `find_candidates`.
     """
     shape = tuple(images.shape[1:])
     sigmas = select_sigmas(settings, shape)
