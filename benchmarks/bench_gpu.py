@@ -27,6 +27,7 @@ import tempfile
 import threading
 import time
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,7 @@ from benchmarks.bench_end_to_end import PROFILES
 from benchmarks.compare_workspaces import CompareOptions, compare_workspaces
 from emqa_dask import classifiers, load_detector, models, networks
 from emqa_dask.backend import to_device
+from emqa_dask.detect.log_batch import find_batch_maxima
 from emqa_dask.detect.normalise import normalise
 from emqa_dask.run.workers import SPAWN_VARIABLES, WORKER_VARIABLES
 from emqa_dask.synthetic.profiles import make_sample
@@ -193,12 +195,21 @@ def measure_threads(device: str, sizes: Sizes, archive: Path, scratch: Path) -> 
     return rates
 
 
+def search_batch(device: str, pixels: np.ndarray, search: dict) -> np.ndarray:
+    """Bright blobs (n, 3: y, x, sigma in px) of one image by the search of a triage on a GPU, transfers included."""
+    sigmas = bench_log.sigmas_of(search)
+    batch = to_device(pixels[None], device)
+    (maxima,) = find_batch_maxima(batch, sigmas, search["threshold"], "bright")
+    return np.column_stack([maxima.y, maxima.x, sigmas[maxima.scale]])
+
+
 def measure_log(device: str, sizes: Sizes) -> dict[str, dict]:
     """LoG of one scene by each detector of bench_log; on a GPU against cuCIM's blob_log, transfers included."""
     detectors = (
         bench_log.on_gpu() if device == "cuda" else {name: bench_log.DETECTORS[name] for name in bench_log.SHORT}
     )
     reference = next(iter(detectors))
+    detectors = detectors | {"batch search, unpruned": partial(search_batch, device)}
     pixels = normalise(bench_log.scene(min(2048, 2 * sizes.size_px)), 1, 99)
     search = bench_log.SEARCH | {"log_scale": True}
     timed = bench_log.timed(detectors, pixels, search, sizes.rounds)

@@ -5,14 +5,17 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
 from typing import NamedTuple
+from unittest import mock
 
 import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.bench_log import SEARCH
+from benchmarks.bench_log import SEARCH, sigmas_of
 from emqa_dask import load_detector, load_ensemble
 from emqa_dask.backend import to_device
+from emqa_dask.detect import log_batch
+from emqa_dask.detect.batch_intensity import compute_batch_limits
 from emqa_dask.detect.blobs import find_blobs
 from emqa_dask.detect.log import detect_images
 from emqa_dask.detect.mask_rcnn import device_masks
@@ -122,13 +125,29 @@ def make_steps(device: str, images: Sequence[np.ndarray], ensemble: Path, precis
 
 
 def _make_log_steps(device: str, images: Sequence[np.ndarray], megapixels: float) -> dict[str, Step]:
-    """The search alone on normalised pixels of the device, and the whole way from acquired pixels to tables."""
-    pixels = [to_device(normalise(image, 1, 99), device) for image in images]
+    """Its parts on pixels that are on the device, and the whole way from acquired pixels to tables."""
+    acquired = to_device(np.stack(images), device)
+    pixels = to_device(np.stack([normalise(image, 1, 99) for image in images]), device)
     search = SEARCH | {"log_scale": True, "overlap": None}
-    n_bytes = 2 * FLOAT_BYTES * search["num_sigma"] * megapixels * 1e6  # each scale reads the image and writes itself
+    sigmas = sigmas_of(search)
+    n_bytes = 2 * FLOAT_BYTES * len(sigmas) * megapixels * 1e6  # each scale reads the image and writes itself
+    halving_bytes = 1.25 * FLOAT_BYTES * megapixels * 1e6  # a quarter of the pixels is written
     settings = Detect(detectors=("log",), polarity="both")
+
+    def halve_without_cucim() -> object:
+        with mock.patch.object(log_batch, "get_skimage", return_value=None):
+            return log_batch.halve_batch(pixels)
+
+    library = "cuCIM" if device == "cuda" else "scikit-image"
     return {
-        "LoG, search": Step(lambda: [find_blobs(image, **search) for image in pixels], megapixels, n_bytes),
+        "LoG, limits": Step(lambda: compute_batch_limits(acquired, 1, 99), megapixels, acquired.nbytes),
+        f"LoG, halving by {library}": Step(lambda: log_batch.halve_batch(pixels), megapixels, halving_bytes),
+        f"LoG, halving without {library}": Step(halve_without_cucim, megapixels, halving_bytes),
+        "LoG, layers": Step(lambda: list(log_batch.compute_batch_layers(pixels, sigmas)), megapixels, n_bytes),
+        "LoG, layers and maxima": Step(
+            lambda: log_batch.find_batch_maxima(pixels, sigmas, search["threshold"], "both"), megapixels, n_bytes
+        ),
+        "LoG, exact search": Step(lambda: [find_blobs(image, **search) for image in pixels], megapixels, n_bytes),
         "LoG, pixels to tables": Step(
             lambda: list(detect_images(images, settings, len(images), device)), megapixels, n_bytes
         ),
