@@ -23,12 +23,14 @@ from emqa_dask.settings import Settings
 # CUDA numbers GPUs by speed unless told otherwise, nvidia-smi and dask-cuda by their place on the bus.
 GPU_WORKER_VARIABLES = SPAWN_VARIABLES | WORKER_VARIABLES | {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
 GIB = 2**30
+ALIGNMENT_BYTES = 256  # of RMM's pools
 
 
 class Gpu(NamedTuple):
     device: str  # number or UUID, as in CUDA_VISIBLE_DEVICES
     name: str
     memory_bytes: int
+    is_slice: bool = False  # a MIG slice
 
 
 @contextlib.contextmanager
@@ -73,7 +75,7 @@ def open_cuda(settings: Settings, preload: Sequence[str] = (), say: Callable[[st
                 silence_logs=logging.CRITICAL,
                 security=security,
                 rmm_allocator_external_lib_list=["cupy", "torch"],
-                **make_rmm_options(settings.cuda.rmm_pool_fraction, settings.cuda.rmm_async),
+                **make_rmm_options(select_pool_size(gpus, settings.cuda.rmm_pool_fraction), settings.cuda.rmm_async),
             )
             stack.enter_context(cluster)
             cluster.sync(wait_for_nannies, cluster)
@@ -103,13 +105,23 @@ def find_root_cause(error: BaseException) -> BaseException:
     return error
 
 
+def select_pool_size(gpus: Sequence[Gpu], fraction: float) -> float | int:
+    """Size of each worker's memory pool: `fraction`, or with MIG slices bytes, that of the smallest slice.
+
+    dask-cuda takes a fraction for that of the whole GPU that a slice is a part of.
+    """
+    if not any(gpu.is_slice for gpu in gpus):
+        return fraction
+    return int(fraction * min(gpu.memory_bytes for gpu in gpus)) // ALIGNMENT_BYTES * ALIGNMENT_BYTES
+
+
 def list_gpus(devices: Sequence[str] = ()) -> list[Gpu]:
     """GPUs in `devices`, else in CUDA_VISIBLE_DEVICES, else all; RuntimeError where one does not exist.
 
+    A GPU in MIG mode counts as its slices: CUDA would use the first of them alone, with the memory of all in mind.
     Asks the driver's management library, which makes no CUDA context in this process.
     """
     import pynvml
-    from dask_cuda.utils import get_device_total_memory
 
     visible_devices = os.environ.get("CUDA_VISIBLE_DEVICES")
     device = ""
@@ -122,10 +134,7 @@ def list_gpus(devices: Sequence[str] = ()) -> list[Gpu]:
             )
         gpus = []
         for device in devices:
-            index = int(device) if device.isdigit() else device
-            by_uuid = pynvml.nvmlDeviceGetHandleByUUID
-            handle = pynvml.nvmlDeviceGetHandleByIndex(index) if device.isdigit() else by_uuid(device.encode())
-            gpus.append(Gpu(device, pynvml.nvmlDeviceGetName(handle), get_device_total_memory(index)))
+            gpus += _describe_slices(device) or [_describe_gpu(device)]
     except pynvml.NVMLError as error:
         name = f"GPU {device}" if device else "the NVIDIA driver"
         raise RuntimeError(
@@ -136,6 +145,52 @@ def list_gpus(devices: Sequence[str] = ()) -> list[Gpu]:
         reason = "" if visible_devices is None else f" (CUDA_VISIBLE_DEVICES is {visible_devices!r})"
         raise RuntimeError(f"run.scheduler is 'cuda', but there is no GPU here{reason}")
     return gpus
+
+
+def _describe_gpu(device: str) -> Gpu:
+    import pynvml
+    from dask_cuda.utils import get_device_total_memory
+
+    memory_bytes = get_device_total_memory(int(device) if device.isdigit() else device)
+    return Gpu(device, pynvml.nvmlDeviceGetName(_get_handle(device)), memory_bytes)
+
+
+def _describe_slices(device: str) -> list[Gpu]:
+    """The MIG slices of a GPU; empty where it is not in MIG mode."""
+    import pynvml
+
+    slices = []
+    for uuid in _list_slices(_get_handle(device)):
+        handle = _get_handle(uuid)
+        memory_bytes = pynvml.nvmlDeviceGetMemoryInfo(handle).total
+        slices.append(Gpu(uuid, pynvml.nvmlDeviceGetName(handle), memory_bytes, is_slice=True))
+    return slices
+
+
+def _get_handle(device: str):
+    """NVML's handle of a number or UUID."""
+    import pynvml
+
+    if device.isdigit():
+        return pynvml.nvmlDeviceGetHandleByIndex(int(device))
+    return pynvml.nvmlDeviceGetHandleByUUID(device.encode())
+
+
+def _list_slices(handle) -> list[str]:
+    """UUIDs of the MIG slices of a GPU, or of a slice itself; empty for a GPU that is not in MIG mode or cannot be."""
+    import pynvml
+
+    if pynvml.nvmlDeviceIsMigDeviceHandle(handle):
+        return [pynvml.nvmlDeviceGetUUID(handle)]
+    try:
+        mode, _ = pynvml.nvmlDeviceGetMigMode(handle)
+    except pynvml.NVMLError_NotSupported:
+        return []
+    uuids = []
+    for k in range(pynvml.nvmlDeviceGetMaxMigDeviceCount(handle) if mode else 0):
+        with contextlib.suppress(pynvml.NVMLError_NotFound):  # a place without a slice
+            uuids.append(pynvml.nvmlDeviceGetUUID(pynvml.nvmlDeviceGetMigDeviceHandleByIndex(handle, k)))
+    return uuids
 
 
 def make_cluster_class() -> type:

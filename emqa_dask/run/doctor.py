@@ -21,7 +21,7 @@ from emqa_dask.settings import Settings
 GIB = 2**30
 GPU_PACKAGES = {  # name -> what happens without it
     "cupy-cuda13x": "nothing but networks can run on the GPU",
-    "cucim-cu13": "images are searched and measured by CuPy alone, which is slower",
+    "cucim-cu13": "LoG smooths and halves images by CuPy alone, which is slower where cuCIM's kernels are faster",
     "dask-cuda": "no worker per GPU can be started",
     "rmm-cu13": "cupy and torch cannot share one pool of GPU memory",
 }
@@ -70,7 +70,9 @@ def describe_gpus() -> list[tuple[bool | None, str, str]]:
     findings: list[tuple[bool | None, str, str]] = [(True, f"GPU: {', '.join(gpu_names)}", "")]
     if slices := list_mig_slices():
         named_slices = ", ".join(f"{profile} {uuid}" for profile, uuid in slices)
-        findings.append((None, f"{len(slices)} MIG slices: {named_slices}", "name those to use in cuda.devices"))
+        findings.append(
+            (None, f"{len(slices)} MIG slices: {named_slices}", "each gets a worker; cuda.devices names those to use")
+        )
     for name, consequence in GPU_PACKAGES.items():
         try:
             findings.append((True, f"{name} {importlib.metadata.version(name)}", ""))

@@ -103,11 +103,11 @@ def select_memory_gib(run: Run, n_gpus: int) -> float:
     return run.memory_gib or (DEFAULT_GPU_MEMORY_GIB if n_gpus else DEFAULT_MEMORY_GIB)
 
 
-def make_rmm_options(fraction: float, is_async: bool) -> dict[str, object]:
-    """Arguments of dask-cuda for the memory of a GPU: a pool of `fraction` of it, or the driver's own pool."""
+def make_rmm_options(size: float, is_async: bool) -> dict[str, object]:
+    """Arguments of dask-cuda for the memory of a GPU: a pool of `size` (bytes, or a fraction), or the driver's own."""
     if is_async:
-        return {"rmm_async": True, "rmm_release_threshold": fraction}
-    return {"rmm_pool_size": fraction, "rmm_maximum_pool_size": fraction}
+        return {"rmm_async": True, "rmm_release_threshold": size}
+    return {"rmm_pool_size": size, "rmm_maximum_pool_size": size}
 
 
 def make_gpu_worker_arguments(settings: Settings) -> list[str]:

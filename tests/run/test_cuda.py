@@ -92,12 +92,16 @@ def driver(pynvml, monkeypatch):
             raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_FOUND)
         return uuids[uuid]
 
+    def refuse_mig(handle):
+        raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED)
+
     answers = {
         "nvmlInit": lambda: None,
         "nvmlDeviceGetCount": lambda: len(names),
         "nvmlDeviceGetHandleByIndex": by_index,
         "nvmlDeviceGetHandleByUUID": by_uuid,
         "nvmlDeviceIsMigDeviceHandle": lambda handle: 0,
+        "nvmlDeviceGetMigMode": refuse_mig,
         "nvmlDeviceGetName": lambda handle: names[handle],
         "nvmlDeviceGetMemoryInfo": lambda handle: SimpleNamespace(total=(handle + 1) << 30),
     }
@@ -124,6 +128,49 @@ def test_gpus_are_those_asked_for_or_visible_or_all(driver, monkeypatch, devices
     found = cuda.list_gpus(devices)
     assert [gpu.name for gpu in found] == expected
     assert [gpu.memory_bytes >> 30 for gpu in found] == [1 + driver.index(name) for name in expected]
+
+
+@pytest.fixture
+def sliced_driver(driver, pynvml, monkeypatch):
+    """The same, whose second GPU is in MIG mode with two slices of 20 and 10 GiB in its seven places."""
+    handles = {"MIG-large": (20, "1g.20gb"), "MIG-small": (10, "1g.10gb")}
+    of_uuid = pynvml.nvmlDeviceGetHandleByUUID
+
+    def by_place(handle, place):
+        if place >= len(handles):
+            raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_FOUND)
+        return list(handles)[place]
+
+    answers = {
+        "nvmlDeviceGetMigMode": lambda handle: [int(handle == 1)] * 2,
+        "nvmlDeviceGetMaxMigDeviceCount": lambda handle: 7,
+        "nvmlDeviceGetMigDeviceHandleByIndex": by_place,
+        "nvmlDeviceGetHandleByUUID": lambda uuid: uuid.decode() if uuid.startswith(b"MIG-") else of_uuid(uuid),
+        "nvmlDeviceGetUUID": lambda handle: handle,
+        "nvmlDeviceIsMigDeviceHandle": lambda handle: int(handle in handles),
+        "nvmlDeviceGetName": lambda handle: handles[handle][1] if handle in handles else driver[handle],
+        "nvmlDeviceGetMemoryInfo": lambda handle: SimpleNamespace(
+            total=(handles[handle][0] if handle in handles else 80) << 30
+        ),
+    }
+    for name, answer in answers.items():
+        assert hasattr(pynvml, name)
+        monkeypatch.setattr(pynvml, name, answer)
+
+
+@pytest.mark.parametrize(
+    ("devices", "expected", "size"),
+    [
+        ((), ["0", "MIG-large", "MIG-small", "2"], 5 << 30),
+        (("1",), ["MIG-large", "MIG-small"], 5 << 30),
+        (("MIG-large",), ["MIG-large"], 10 << 30),
+        (("0", "2"), ["0", "2"], 0.5),
+    ],
+)
+def test_a_gpu_in_mig_mode_counts_as_its_slices(sliced_driver, devices, expected, size):
+    gpus = cuda.list_gpus(devices)
+    assert [gpu.device for gpu in gpus] == expected
+    assert cuda.select_pool_size(gpus, 0.5) == size
 
 
 @pytest.mark.parametrize(

@@ -79,7 +79,5 @@ def test_a_missing_gpu_package_is_named_with_its_loss(sliced_gpu, monkeypatch):
     said = []
     assert check_machine(said.append) == 0
     (text,) = [text for text in said if "cucim" in text]
-    assert text.startswith(
-        "note  cucim-cu13 missing: images are searched and measured by CuPy alone, which is slower; pip"
-    )
+    assert text.startswith("note  cucim-cu13 missing: LoG smooths and halves images by CuPy alone, which is slower")
     assert any(text.startswith("ok    dask-cuda") for text in said)
