@@ -18,20 +18,18 @@ from statistics import median
 import cv2
 import numpy as np
 
-from emqa_dask.featurise import foreign, images, overlays
+from emqa_dask.featurise import foreign, image_parts, images, overlays
 from emqa_dask.store import thumbnails
 from emqa_dask.synthetic.profiles import make_sample
 
 PARTS = {
+    image_parts: ("_clean_image", "count_levels", "count_statistics", "count_impulses", "compute_mean_periodogram"),
     images: (
-        "_clean_image",
-        "count_levels",
+        "split_image",
         "compute_tones",
-        "compute_signature",
-        "count_statistics",
-        "count_impulses",
-        "cut_tiles",
-        "compute_spectrum_statistics",
+        "summarise_power",
+        "encode_signature",
+        "draw_thumbnail",
         "estimate_picture_kinds",
     ),
     overlays: (

@@ -1,21 +1,27 @@
 """Sparse counts and single hits in the middle of an image at full resolution."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import cv2
 import numpy as np
 
+from emqa_dask.backend import get_array_modules
 from emqa_dask.featurise.quantiles import compute_quantile
 
 SIDE_PX = 1024  # of the middle that is looked at: bounds the cost
+MIN_SIDE_PX = 16  # of images whose pixels are compared
+LAG_PX = 4  # between the pixels of a pair: beyond the blur of a camera
 EMPTY_RANGE = 0.02  # of the grey range above the smallest value: JPEG lifts empty pixels a little
 MAX_PEAKS = 20_000  # that are looked at: bounds the memory
 _RING = np.array([[1, 1, 1], [1, 0, 1], [1, 1, 1]], np.uint8)
 
 
-def cut_middle(pixels: np.ndarray) -> np.ndarray:
-    """The middle 1024 px of `pixels` (h, w), a view of them."""
-    h, w = pixels.shape
+def cut_middle(pixels: Any) -> Any:
+    """The middle 1024 px of `pixels` (..., h, w), a view of them."""
+    h, w = pixels.shape[-2:]
     y, x = min(h, SIDE_PX), min(w, SIDE_PX)
-    return pixels[(h - y) // 2 : (h - y) // 2 + y, (w - x) // 2 : (w - x) // 2 + x]
+    return pixels[..., (h - y) // 2 : (h - y) // 2 + y, (w - x) // 2 : (w - x) // 2 + x]
 
 
 def count_statistics(image: np.ndarray) -> dict[str, float]:
@@ -31,24 +37,36 @@ def count_statistics(image: np.ndarray) -> dict[str, float]:
     # JPEG lifts empty pixels a little; a hit must not lift the limit with the range.
     high = compute_quantile(image[::4, ::4], 0.995)
     is_occupied = image > low + EMPTY_RANGE * (high - low)
-    occupied_fraction = np.count_nonzero(is_occupied) / image.size
-    if min(image.shape) < 16 or occupied_fraction in (0.0, 1.0):
-        return {"empty_fraction": 1 - occupied_fraction, "occupancy_decorrelation": 0.0}
-    covariance = sum(
-        _compute_covariance(first, second, occupied_fraction)
-        for first, second in (
-            (is_occupied[:-4], is_occupied[4:]),
-            (is_occupied[:, :-4], is_occupied[:, 4:]),
-        )
-    )
-    decorrelation = 1 - covariance / (2 * occupied_fraction * (1 - occupied_fraction))
-    return {"empty_fraction": 1 - occupied_fraction, "occupancy_decorrelation": decorrelation}
+    counts = [np.count_nonzero(mask) for mask in list_occupancy_masks(is_occupied)]
+    return summarise_occupancy(counts, image.shape)
 
 
-def _compute_covariance(first: np.ndarray, second: np.ndarray, mean: float) -> float:
-    """Mean product of two masks of one shape, each less `mean`."""
-    both, one, two = (np.count_nonzero(mask) / mask.size for mask in (first & second, first, second))
-    return both - mean * (one + two) + mean**2
+def list_occupancy_masks(is_occupied: Any) -> list[Any]:
+    """Masks (..., h, w) whose True pixels are counted: occupied ones, then both, the first, the second of each pair.
+
+    Pairs are LAG_PX apart along y, then along x.
+    """
+    masks = [is_occupied]
+    for first, second in (
+        (is_occupied[..., :-LAG_PX, :], is_occupied[..., LAG_PX:, :]),
+        (is_occupied[..., :-LAG_PX], is_occupied[..., LAG_PX:]),
+    ):
+        masks += [first & second, first, second]
+    return masks
+
+
+def summarise_occupancy(counts: Sequence[int], shape: tuple[int, int]) -> dict[str, float]:
+    """The statistics of count_statistics() of an image of `shape` from the counts of list_occupancy_masks()."""
+    h, w = shape
+    mean = counts[0] / (h * w)
+    if min(shape) < MIN_SIDE_PX or mean in (0.0, 1.0):
+        return {"empty_fraction": 1 - mean, "occupancy_decorrelation": 0.0}
+    covariance = 0.0
+    for k, size in ((1, (h - LAG_PX) * w), (4, h * (w - LAG_PX))):
+        both, first, second = (counts[k + i] / size for i in range(3))
+        covariance += both - mean * (first + second) + mean**2
+    decorrelation = 1 - covariance / (2 * mean * (1 - mean))
+    return {"empty_fraction": 1 - mean, "occupancy_decorrelation": decorrelation}
 
 
 def count_impulses(image: np.ndarray) -> dict[str, float]:
@@ -62,22 +80,23 @@ def count_impulses(image: np.ndarray) -> dict[str, float]:
     ordered = np.sort(excess[::3, ::3], axis=None)
     centre, high = (float(ordered[round(fraction * (len(ordered) - 1))]) for fraction in (0.5, 0.985))
     y, x = np.nonzero(excess > np.float32(max(centre + 4 * (high - centre), 0.25)))
-    n_alone = np.count_nonzero(_are_alone(image, y[:MAX_PEAKS] + 2, x[:MAX_PEAKS] + 2))
-    return {"impulses_per_mpx": n_alone * 1e6 / excess.size}
+    is_alone = find_single_hits(image[None], np.zeros(len(y[:MAX_PEAKS]), int), y[:MAX_PEAKS] + 2, x[:MAX_PEAKS] + 2)
+    return {"impulses_per_mpx": np.count_nonzero(is_alone) * 1e6 / excess.size}
 
 
-def _are_alone(image: np.ndarray, y: np.ndarray, x: np.ndarray) -> np.ndarray:
-    """Whether the neighbours of the pixels at `y`, `x` (n,) are like the ground farther out.
+def find_single_hits(images: Any, number: Any, y: Any, x: Any) -> Any:
+    """Whether the pixels at `y`, `x` (m,) of images[number] (n, h, w) have neighbours like the ground farther out.
 
     Those of an atom or of a bright speck are raised too, those of a hit are not.
     """
-    h, w = image.shape
-    reach = np.arange(-3, 4)
-    rows = np.clip(y[:, None] + reach, 0, h - 1)
-    columns = np.clip(x[:, None] + reach, 0, w - 1)
-    patch = image[rows[:, :, None], columns[:, None, :]]
+    xp, _ = get_array_modules(images)
+    h, w = images.shape[1:]
+    reach = xp.arange(-3, 4)
+    rows = xp.clip(y[:, None] + reach, 0, h - 1)
+    columns = xp.clip(x[:, None] + reach, 0, w - 1)
+    patch = images[number[:, None, None], rows[:, :, None], columns[:, None, :]]
     peak = patch[:, 3, 3]
-    neighbour_sum = patch[:, 2:5, 2:5].sum((1, 2))
-    surround = (patch.sum((1, 2)) - neighbour_sum) / 40
+    neighbour_sum = patch[:, 2:5, 2:5].sum(axis=(1, 2))
+    surround = (patch.sum(axis=(1, 2)) - neighbour_sum) / 40
     neighbour_mean = (neighbour_sum - peak) / 8
     return neighbour_mean - surround < 0.12 * (peak - surround)

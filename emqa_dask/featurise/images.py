@@ -1,16 +1,19 @@
 """Statistics of one image, for flags, forests and people: tones, detail, overlays, marks of non-micrographs."""
 
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
 import numpy as np
 
+from emqa_dask.backend import get_array_modules
 from emqa_dask.featurise import foreign, overlays
-from emqa_dask.featurise.hits import count_impulses, count_statistics, cut_middle
-from emqa_dask.featurise.picture_kinds import estimate_picture_kinds
-from emqa_dask.featurise.signature import compute_signature
-from emqa_dask.featurise.spectrum import compute_spectrum_statistics, cut_tiles
-from emqa_dask.featurise.tones import NO_SPAN, compute_tones, count_levels, find_bright_end, find_grey_range
+from emqa_dask.featurise.batch_parts import split_images
+from emqa_dask.featurise.image_parts import ImageParts, compute_unit, split_image
+from emqa_dask.featurise.picture_kinds import draw_thumbnail, estimate_picture_kinds
+from emqa_dask.featurise.signature import N_BYTES, encode_signature
+from emqa_dask.featurise.spectrum import summarise_power
+from emqa_dask.featurise.tones import compute_tones, find_bright_end
 from emqa_dask.tables import IMAGE_STATISTICS
-
-SAMPLE_PX = 1 << 18  # pixels that histograms are made from, taken on a regular grid
 
 
 def image_statistics(image: np.ndarray, *, colour_fraction: float = 0.0) -> dict[str, float]:
@@ -43,65 +46,87 @@ def image_statistics(image: np.ndarray, *, colour_fraction: float = 0.0) -> dict
     Welch, IEEE Trans. Audio Electroacoust. 15 (1967) 70: the power spectrum.
     Bigun & Granlund, ICCV 1987, 433: the coherence of the structure tensor.
     """
-    return _compute_features(image, colour_fraction)[0]
+    _check_dimensions(image.ndim, 2)
+    (features,) = summarise_parts([split_image(image)], [min(image.shape)], [colour_fraction])
+    return {name: features[name] for name in IMAGE_STATISTICS}
 
 
 def image_features(image: np.ndarray, *, colour_fraction: float = 0.0) -> dict[str, float | bytes]:
     """`image_statistics` and the `signature` of the same image in one pass: a row's part of `tables.FEATURES`."""
-    statistics, signature = _compute_features(image, colour_fraction)
-    return {**statistics, "signature": signature}
+    _check_dimensions(image.ndim, 2)
+    (features,) = summarise_parts([split_image(image)], [min(image.shape)], [colour_fraction])
+    return features
 
 
-def _compute_features(image: np.ndarray, colour_fraction: float) -> tuple[dict[str, float], bytes]:
-    if image.ndim != 2:
-        raise ValueError(f"image has {image.ndim} dimensions: a micrograph has 2")
-    out = dict.fromkeys(IMAGE_STATISTICS, np.nan)
-    out |= {"short_side_px": float(min(image.shape)), "colour_fraction": float(colour_fraction)}
-    pixels, out["nonfinite_fraction"] = _clean_image(image)
-    if pixels.size == 0 or out["nonfinite_fraction"] == 1:
-        return out, compute_signature(pixels)
-    stride = int(np.ceil(np.sqrt(pixels.size / SAMPLE_PX)))
-    is_small_integer = image.dtype.kind in "biu" and image.dtype.itemsize <= 2
-    grey = count_levels((image if is_small_integer else pixels)[::stride, ::stride])
-    low, span = find_grey_range(grey)
-    out |= compute_tones(grey, image.dtype, low, span)
-    signature = compute_signature(pixels)
-    out |= count_statistics(cut_middle(pixels))
-    # Hits and hot pixels stay far above the rest, but not so far that float32 cannot hold their squares.
-    np.clip(pixels, np.float32(low - span), np.float32(low + 20 * span), out=pixels)
-    unit = np.float32(1 / span if span > NO_SPAN else 0)
-    tiles = cut_tiles(pixels)
-    tiles -= np.float32(low)
-    tiles *= unit
-    out |= compute_spectrum_statistics(np.clip(tiles, -0.5, 1.5, out=tiles))
-    out |= count_impulses((cut_middle(pixels) - np.float32(low)) * unit)
-    view, factor = overlays.make_view(pixels, low, low + span)
+def compute_features_of_batch(
+    images: Any,
+    colour_fractions: Sequence[float] | None = None,
+    *,
+    dtype: np.dtype | None = None,
+    map_images: Callable[..., Iterable] = map,
+) -> list[dict[str, float | bytes]]:
+    """`image_features` of each of `images` (n, h, w), numpy or cupy, computed where they are.
+
+    All passes over the pixels and the network of picture kinds run on the device; what is computed from the small
+    arrays that come back runs on the host, image by image, through `map_images`: the `map` of an executor spreads it
+    over threads. `dtype` is that of the images as they were acquired, where the device holds them in another.
+
+    Numbers agree with those of `image_features` within 1e-4 relative, those that count pixels within 1e-3 or, of
+    directions and tones, 1e-2. Float32 images whose contrast is below 1e-3 of their level are rounded otherwise.
+    """
+    _check_dimensions(images.ndim, 3)
+    xp, _ = get_array_modules(images)
+    parts = split_images(images, dtype)
+    sides = [min(images.shape[1:])] * len(parts)
+    device = "cpu" if xp is np else "cuda"
+    return summarise_parts(parts, sides, colour_fractions or [0.0] * len(parts), device=device, map_images=map_images)
+
+
+def summarise_parts(
+    parts: Sequence[ImageParts | float],
+    short_sides_px: Sequence[int],
+    colour_fractions: Sequence[float],
+    *,
+    device: str = "cpu",
+    map_images: Callable[..., Iterable] = map,
+) -> list[dict[str, float | bytes]]:
+    """`image_features` of images from what split_image() or split_images() kept of them."""
+    summaries = list(map_images(_summarise, parts))
+    kinds = estimate_picture_kinds([thumbnail for _, _, thumbnail in summaries], device)
+    rows = zip(summaries, kinds, short_sides_px, colour_fractions, strict=True)
+    features: list[dict[str, float | bytes]] = []
+    for (statistics, signature, _), kind, side, fraction in rows:
+        numbers = statistics | kind | {"short_side_px": side, "colour_fraction": fraction}
+        features.append(
+            {name: float(numbers.get(name, np.nan)) for name in IMAGE_STATISTICS} | {"signature": signature}
+        )
+    return features
+
+
+def _check_dimensions(n: int, n_expected: int) -> None:
+    if n != n_expected:
+        raise ValueError(f"image has {n - n_expected + 2} dimensions: a micrograph has 2")
+
+
+def _summarise(parts: ImageParts | float) -> tuple[dict[str, float], bytes, np.ndarray | None]:
+    """Statistics that need no network, the signature, and the thumbnail that the network sees."""
+    if isinstance(parts, float):
+        return {"nonfinite_fraction": parts}, bytes(N_BYTES), None
+    unit = float(compute_unit(parts.span))
+    view = parts.view
+    out = {"nonfinite_fraction": parts.nonfinite_fraction} | parts.hits
+    out |= compute_tones(parts.grey, parts.dtype, parts.low, parts.span)
+    if parts.power is not None:
+        out |= summarise_power(parts.power, parts.n_tiles)
     banner_rows = overlays.measure_banner_rows(view)
-    out["banner_rows"] = banner_rows * factor
-    bright_level = min(find_bright_end(grey, image.dtype)[1] - low, span) * float(unit)
+    picture = view[: len(view) - banner_rows]
+    out["banner_rows"] = banner_rows * parts.factor
+    bright_level = min(find_bright_end(parts.grey, parts.dtype)[1] - parts.low, parts.span) * unit
     out["saturated_fraction"] *= overlays.measure_acquired_share(view, bright_level, banner_rows)
     runs = overlays.find_edge_runs(view)
-    out |= overlays.find_scale_bar(view, factor, runs)
+    out |= overlays.find_scale_bar(view, parts.factor, runs)
     out["line_horizontal"] = overlays.measure_longest_line(runs, view.shape[1])
-    out["line_vertical"] = overlays.measure_longest_line(
-        overlays.find_edge_runs(np.ascontiguousarray(view.T)), view.shape[0]
-    )
+    out["line_vertical"] = overlays.measure_longest_line(overlays.find_edge_runs(view.T), view.shape[0])
     out |= overlays.count_stripes(view, banner_rows)
-    out |= foreign.diffraction_statistics(view) | foreign.scene_statistics(view[: len(view) - banner_rows])
-    out |= estimate_picture_kinds(view[: len(view) - banner_rows])
-    return {name: float(out[name]) for name in IMAGE_STATISTICS}, signature
-
-
-def _clean_image(image: np.ndarray) -> tuple[np.ndarray, float]:
-    """`image` as float32 without NaN and infinities, and their fraction; float64 is brought into float32's range."""
-    if image.dtype.kind in "biu":
-        return image.astype(np.float32, order="C"), 0.0
-    is_finite = np.isfinite(image)
-    n_finite = np.count_nonzero(is_finite)
-    nonfinite_fraction = 1 - n_finite / image.size if image.size else 0.0
-    values = image
-    if n_finite < image.size:
-        values = np.where(is_finite, image, np.median(image[is_finite]) if n_finite else 0)
-    largest = max(float(values.max(initial=0)), -float(values.min(initial=0)))
-    scale = 1.0 if 1e-20 < largest < 1e30 or largest == 0 else 1 / largest
-    return np.ascontiguousarray(values * scale, dtype=np.float32), nonfinite_fraction
+    out |= foreign.diffraction_statistics(view) | foreign.scene_statistics(picture)
+    return out, encode_signature(parts.tone_means, parts.grain_tile), draw_thumbnail(picture)

@@ -6,8 +6,10 @@ import cv2
 import numpy as np
 
 from emqa_dask.featurise.pixel_loops import connect_runs, count_bar_pixels, count_in_bins, find_runs, find_step_runs
+from emqa_dask.featurise.tones import NO_SPAN
 
 VIEW_PX = 1024  # overlays are looked for on a view of at most this side: letters and bars survive it
+VIEW_RANGE = (-0.5, 1.5)  # in grey ranges
 MAX_RUNS = 150  # of one sign, the longest ones: pairs of them are compared
 MIN_BOX_FRACTION = 0.0005  # of the view; smaller boxes hold no label
 MAX_BOX_FRACTION = 0.3  # of the view; larger ones are the image's own ground
@@ -17,15 +19,19 @@ STRAIGHT_SIDE = 0.8  # of a side's length that is bright; a round object touches
 
 def make_view(image: np.ndarray, low: float, high: float) -> tuple[np.ndarray, float]:
     """`image` (h, w) of at most 1024 px a side, `low` to 0, `high` to 1, clipped to -0.5...1.5; and the decimation."""
-    h, w = image.shape
-    factor = max(h, w) / VIEW_PX
-    if factor > 1:
-        size = max(1, round(w / factor)), max(1, round(h / factor))
-        small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-    else:
-        small = image
-        factor = 1.0
-    return np.clip((small - np.float32(low)) / np.float32(max(high - low, 1e-30)), -0.5, 1.5), factor
+    (h, w), factor = compute_view_shape(image.shape)
+    small = cv2.resize(image, (w, h), interpolation=cv2.INTER_AREA) if factor > 1 else image
+    if high - low <= NO_SPAN:  # rounding of the means is no contrast
+        return np.zeros((h, w), np.float32), factor
+    view = (small - np.float32(low)) / np.float32(high - low)
+    return np.clip(view, *VIEW_RANGE, out=view), factor
+
+
+def compute_view_shape(shape: tuple[int, int]) -> tuple[tuple[int, int], float]:
+    """The shape of the view of an image of `shape`, and by which factor it is smaller."""
+    factor = max(1.0, max(shape) / VIEW_PX)
+    h, w = (max(1, round(side / factor)) for side in shape)
+    return (h, w), factor
 
 
 def find_edge_runs(view: np.ndarray, step: float = 0.18) -> list[np.ndarray]:

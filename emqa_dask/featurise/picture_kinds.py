@@ -3,6 +3,7 @@
 The network sees a grey thumbnail. Colour and headers are evidence of their own, which `triage.picture_evidence` adds.
 """
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -21,20 +22,33 @@ MIN_SIDE_PX = 96  # px, of the picture; smaller ones show too little to tell
 WEIGHTS = "weights.safetensors"
 
 
-def estimate_picture_kinds(view: np.ndarray) -> dict[str, float]:
-    """The values of PROBABILITIES for a view (h, w), whose grey range is 0 to 1.
+def estimate_picture_kinds(thumbnails: Sequence[np.ndarray | None], device: str = "cpu") -> list[dict[str, float]]:
+    """The values of PROBABILITIES for each thumbnail of draw_thumbnail(), computed together on `device`.
 
-    NaN below 96 px and without contrast.
+    NaN where there is no thumbnail.
     """
     import torch
 
-    if min(view.shape) < MIN_SIDE_PX or float(np.ptp(view)) <= 1e-6:
-        return dict.fromkeys(PROBABILITIES, np.nan)
-    network = _load_network()
+    numbers = [k for k, thumbnail in enumerate(thumbnails) if thumbnail is not None]
+    kinds = [dict.fromkeys(PROBABILITIES, np.nan) for _ in thumbnails]
+    if not numbers:
+        return kinds
+    # In double precision on a GPU: its single precision may have 10 bits only, by a setting of the whole process.
+    dtype = torch.float32 if device == "cpu" else torch.float64
+    batch = torch.from_numpy(np.stack([thumbnails[k] for k in numbers])[:, None])
     with torch.inference_mode():
-        logits = compute_logits(network, torch.from_numpy(make_thumbnail(view))[None, None])
-        shares = logits.softmax(dim=1)[0].numpy()
-    return {name: float(shares[KINDS.index(name.split("_")[0])]) for name in PROBABILITIES}
+        logits = compute_logits(_load_network(device, dtype), batch.to(device, dtype))
+        shares = logits.softmax(dim=1).cpu().numpy()
+    for k, share in zip(numbers, shares, strict=True):
+        kinds[k] = {name: float(share[KINDS.index(name.split("_")[0])]) for name in PROBABILITIES}
+    return kinds
+
+
+def draw_thumbnail(view: np.ndarray) -> np.ndarray | None:
+    """The thumbnail of a view (h, w), whose grey range is 0 to 1; None below 96 px and without contrast."""
+    if min(view.shape) < MIN_SIDE_PX or float(view.max()) - float(view.min()) <= 1e-6:
+        return None
+    return make_thumbnail(view)
 
 
 def make_thumbnail(view: np.ndarray) -> np.ndarray:
@@ -49,8 +63,8 @@ def compute_logits(network: "torch.nn.ModuleDict", thumbnails: "torch.Tensor") -
     return network["head"](classifiers.pool_picture_stages(network, thumbnails))
 
 
-@lru_cache(maxsize=1)
-def _load_network() -> "torch.nn.ModuleDict":
+@lru_cache(maxsize=2)
+def _load_network(device: str, dtype: "torch.dtype") -> "torch.nn.ModuleDict":
     import torch
 
     directory = models.PICTURE_MODEL
@@ -59,7 +73,7 @@ def _load_network() -> "torch.nn.ModuleDict":
         network = classifiers.build_picture_network(model_card["architecture"]["n_stages"], len(KINDS))
         networks.load_weights(network, models.check_file(directory, WEIGHTS, model_card))
     # A convolution followed by its normalisation is one operation, and 1 x 1 convolutions are products of matrices.
-    return _fuse_normalisations(network.eval()).to(memory_format=torch.channels_last)
+    return _fuse_normalisations(network.eval()).to(device, dtype, memory_format=torch.channels_last)
 
 
 def _fuse_normalisations(network: "torch.nn.ModuleDict") -> "torch.nn.ModuleDict":

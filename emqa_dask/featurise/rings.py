@@ -7,13 +7,15 @@ of either sign; astigmatism shifts the sectors against each other. Cf. Rohou & G
 our own.
 """
 
+import math
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import fft, optimize
 
+from emqa_dask.backend import get_array_modules, to_host
 from emqa_dask.optics import compute_wavelength
 
 SIDE_PX = 1024  # of the middle that is looked at: bounds the cost
@@ -60,17 +62,17 @@ class Spectrum(NamedTuple):
 
 
 def measure_thon_rings(
-    image: NDArray, nm_per_pixel: float, voltage_kv: float, *, cs_mm: float = 1.2, amplitude: float = 0.1
+    image: Any, nm_per_pixel: float, voltage_kv: float, *, cs_mm: float = 1.2, amplitude: float = 0.1
 ) -> ThonRings:
     """Defocus, astigmatism and information limit of `image` (h, w) from the rings of its spectrum.
 
-    The middle 1024 px are looked at. `cs_mm` is the spherical aberration, `amplitude` the share of amplitude contrast
-    (0.07 to 0.1 for carbon). Three rings at least are asked for. All NaN with quality 0 where `nm_per_pixel` or
-    `voltage_kv` is unknown (NaN) and where the image is below 256 px, flat or holds a NaN; all NaN beside the quality
-    where there are no rings. Raises ValueError for an image that is not (h, w).
+    The middle 1024 px are looked at, on the device that holds the image. `cs_mm` is the spherical aberration,
+    `amplitude` the share of amplitude contrast (0.07 to 0.1 for carbon). Three rings at least are asked for. All NaN
+    with quality 0 where `nm_per_pixel` or `voltage_kv` is unknown (NaN) and where the image is below 256 px, flat or
+    holds a NaN; all NaN beside the quality where there are no rings. Raises ValueError for an image that is not (h, w).
     """
-    if np.ndim(image) != 2:
-        raise ValueError(f"image of shape {np.shape(image)}: give one frame (h, w) in grey")
+    if len(image.shape) != 2:
+        raise ValueError(f"image of shape {image.shape}: give one frame (h, w) in grey")
     has_optics = np.isfinite(nm_per_pixel) and np.isfinite(voltage_kv) and nm_per_pixel > 0 and voltage_kv > 0
     spectrum = compute_log_spectrum(image, nm_per_pixel) if has_optics else None
     lens = Lens(float(compute_wavelength(voltage_kv)), 1e6 * cs_mm, float(np.arcsin(amplitude))) if has_optics else None
@@ -87,25 +89,31 @@ def measure_thon_rings(
     return ThonRings(mean, mean + spread, mean - spread, angle, float(spectrum.q[limit]), quality)
 
 
-def compute_log_spectrum(image: NDArray, nm_per_pixel: float) -> Spectrum | None:
-    """Log-power of the middle of `image` (h, w), Hann window, in rings and sectors; None below 256 px and when flat."""
+def compute_log_spectrum(image: Any, nm_per_pixel: float) -> Spectrum | None:
+    """Log-power of the middle of `image` (h, w), Hann window, in rings and sectors; None below 256 px and when flat.
+
+    An image on a device is transformed there, and the sums over rings and sectors come back.
+    """
     t = min(*image.shape, SIDE_PX) // 2 * 2
     if t < MIN_SIDE_PX:
         return None
+    xp, _ = get_array_modules(image)
     y, x = ((length - t) // 2 for length in image.shape)
-    tile = image[y : y + t, x : x + t].astype(np.float32)
-    low, high = np.percentile(tile[::8, ::8], [1, 99])
+    # In double precision: in images with hardly any rings the search would depend on rounding.
+    tile = image[y : y + t, x : x + t].astype(np.float32).astype(np.float64)
+    low, high = np.percentile(to_host(tile[::8, ::8]), [1, 99]).tolist()
     if not high > low:
         return None
-    tile = np.clip(tile, 2 * low - high, 2 * high - low)  # X-rays and hot pixels are white noise of their own
-    window = np.hanning(t + 1)[:t].astype(np.float32)
+    tile = xp.clip(tile, 2 * low - high, 2 * high - low)  # X-rays and hot pixels are white noise of their own
+    window = xp.asarray(np.hanning(t + 1)[:t].astype(np.float32))
     tile = (tile - tile.mean()) * window * window[:, None]
-    f = fft.rfft2(tile, workers=1)
+    f = fft.rfft2(tile, workers=1) if xp is np else xp.fft.rfft2(tile)
     power = f.real**2 + f.imag**2
-    if not np.isfinite(power[1, 1]):  # a NaN in the image is in every frequency
+    if not math.isfinite(float(power[1, 1])):  # a NaN in the image is in every frequency
         return None
     cell, n = _make_polar_cells(t)
-    total = np.bincount(cell, np.log(power + np.float32(1e-12) * power.mean()).ravel(), n.size + 1)[:-1]
+    logs = xp.log(power + np.float32(1e-12) * power.mean()).ravel()
+    total = to_host(xp.bincount(xp.asarray(cell), logs, n.size + 1))[:-1]
     return Spectrum(np.arange(len(n)) / (t * nm_per_pixel), total.reshape(n.shape) / np.maximum(n, 1), n)
 
 

@@ -6,8 +6,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy import fft
 
-TILE_PX = 256
-MAX_TILES = 16
+from emqa_dask.featurise.periodogram import compute_mean_periodogram
+
 N_SECTORS = 16
 SPECTRUM_STATISTICS = (
     "noise_floor",
@@ -24,54 +24,6 @@ SPECTRUM_STATISTICS = (
     "first_zero_short_px",
 )
 VISIBLE = 0.004  # contrast of a band, as a fraction of the grey range, that an eye still sees on a screen
-
-
-def cut_tiles(image: np.ndarray, *, tile_px: int = TILE_PX, max_tiles: int = MAX_TILES) -> np.ndarray:
-    """Square cut-outs (n, t, t) spread evenly over `image` (h, w), float32; t is a power of two <= tile_px and the
-    side.
-
-    Bounds the cost for huge images: at most `max_tiles`. An image below 32 px a side gives (0, 32, 32).
-    """
-    h, w = image.shape
-    side = min(h, w, tile_px)
-    if side < 32:
-        return np.zeros((0, 32, 32), np.float32)
-    t = 2 ** int(np.log2(side))
-    ny, nx = (max(1, round(length / t)) for length in (h, w))
-    while ny * nx > max_tiles:
-        ny, nx = (ny - 1, nx) if ny >= nx else (ny, nx - 1)
-    ys, xs = (
-        np.linspace(0, length - t, n).astype(int) if n > 1 else [(length - t) // 2] for length, n in ((h, ny), (w, nx))
-    )
-    return np.stack([image[y : y + t, x : x + t] for y in ys for x in xs]).astype(np.float32)
-
-
-def compute_mean_periodogram(tiles: np.ndarray) -> np.ndarray:
-    """Welch's estimate of the power (t, t // 2 + 1) of tiles (n, t, t): plane removed, Hann window, averaged.
-
-    White noise of variance v has power v everywhere. n = 0 gives zeros.
-    """
-    n, t, _ = tiles.shape
-    power = np.zeros((t, t // 2 + 1), np.float32)
-    ramp = np.linspace(-1, 1, t, dtype=np.float32)
-    ramp_power = ramp @ ramp
-    window = _make_window(t)
-    for tile in tiles:  # one by one: a tile stays in the processor's cache
-        values = tile - tile.mean()
-        slope_y, slope_x = (values.mean(axis=axis) @ ramp / ramp_power for axis in (1, 0))
-        values -= slope_y * ramp[:, None] + slope_x * ramp
-        values *= window
-        f = fft.rfft2(values, workers=1, overwrite_x=True)
-        power += f.real**2 + f.imag**2
-    return power / np.float32(max(n, 1) * t**2)
-
-
-@lru_cache(maxsize=8)
-def _make_window(t: int) -> np.ndarray:
-    """Hann window (t, t) float32 with a mean square of 1."""
-    window = np.hanning(t + 1)[:t].astype(np.float32)
-    window = np.outer(window, window)
-    return window / np.sqrt(np.mean(window**2))
 
 
 class _PolarGrid(NamedTuple):
@@ -134,10 +86,14 @@ def compute_spectrum_statistics(tiles: np.ndarray) -> dict[str, float]:
     at `first_zero_long_px`, `first_zero_short_px`) explain, 0 where they do not; cf. Zhang, J. Struct. Biol. 193
     (2016) 1 for fitting such transfers to spectra. All NaN without tiles.
     """
-    n, t, _ = tiles.shape
-    if n == 0:
+    if not len(tiles):
         return dict.fromkeys(SPECTRUM_STATISTICS, np.nan)
-    power = compute_mean_periodogram(tiles)
+    return summarise_power(compute_mean_periodogram(tiles), len(tiles))
+
+
+def summarise_power(power: np.ndarray, n: int) -> dict[str, float]:
+    """The statistics of compute_spectrum_statistics() from the mean power (t, t // 2 + 1) of `n` tiles."""
+    t = power.shape[0]
     grid = _make_polar_grid(t)
     count = grid.count
     middle = grid.middle

@@ -1,7 +1,12 @@
 """Thumbnails: a small grey JPEG of any micrograph."""
 
+from typing import Any
+
 import cv2
 import numpy as np
+
+from emqa_dask.area_average import average_areas
+from emqa_dask.backend import get_array_modules, to_host
 
 JPEG_QUALITY = 80
 EXACTLY_AVERAGED_DTYPES = {
@@ -15,7 +20,19 @@ def make_thumbnail(image: np.ndarray, longest_px: int = 256) -> bytes:
     The 0.5th to 99.5th percentile of the downsampled image become black to white. Pixels that are not finite are
     black, a constant image is mid-grey, complex pixels show their magnitude.
     """
-    grey = _downsample(np.abs(image) if image.dtype.kind == "c" else image, longest_px)
+    return _encode(_downsample(np.abs(image) if image.dtype.kind == "c" else image, longest_px))
+
+
+def make_thumbnails(images: Any, longest_px: int = 256) -> list[bytes]:
+    """make_thumbnail() of each of `images` (n, y, x), numpy or cupy, downsampled where they are.
+
+    Grey levels agree with those of make_thumbnail() within 2 of 255.
+    """
+    return [_encode(grey) for grey in to_host(_downsample_batch(images, longest_px)).astype(np.float64)]
+
+
+def _encode(grey: np.ndarray) -> bytes:
+    """JPEG of `grey` (h, w) float64, not finite where it shall be black."""
     finite = np.isfinite(grey)
     low, high = np.percentile(grey[finite], (0.5, 99.5)) if finite.any() else (0.0, 0.0)
     if high <= low and finite.any():  # few pixels differ: show them rather than nothing
@@ -26,14 +43,19 @@ def make_thumbnail(image: np.ndarray, longest_px: int = 256) -> bytes:
     stretched = np.where(finite, stretched, 0)
     ok, jpeg = cv2.imencode(".jpg", np.rint(stretched).astype(np.uint8), [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
     if not ok:
-        raise ValueError(f"no JPEG of {image.shape[0]} x {image.shape[1]} px")
+        raise ValueError(f"no JPEG of {grey.shape[0]} x {grey.shape[1]} px")
     return jpeg.tobytes()
+
+
+def _compute_shape(shape: tuple[int, int], longest_px: int) -> tuple[int, int]:
+    factor = min(1.0, longest_px / max(shape))
+    h, w = (max(1, round(n * factor)) for n in shape)
+    return h, w
 
 
 def _downsample(image: np.ndarray, longest_px: int) -> np.ndarray:
     """`image`, scaled and shifted, as float64, downsampled by area to `longest_px`; NaN where no pixel is finite."""
-    factor = min(1.0, longest_px / max(image.shape))
-    size = [max(1, round(n * factor)) for n in image.shape[::-1]]
+    size = _compute_shape(image.shape, longest_px)[::-1]
     native = image.dtype.newbyteorder("=")
     if native in EXACTLY_AVERAGED_DTYPES:
         return cv2.resize(np.ascontiguousarray(image, native), size, interpolation=cv2.INTER_AREA).astype(np.float64)
@@ -49,3 +71,18 @@ def _downsample(image: np.ndarray, longest_px: int) -> np.ndarray:
         return total
     weight = cv2.resize(finite.astype(np.float32), size, interpolation=cv2.INTER_AREA).astype(np.float64)
     return np.divide(total, weight, out=np.full(weight.shape, np.nan), where=weight > 1e-6)
+
+
+def _downsample_batch(images: Any, longest_px: int) -> Any:
+    """_downsample() of `images` (n, y, x) on the device that holds them."""
+    xp, _ = get_array_modules(images)
+    shape = _compute_shape(images.shape[1:], longest_px)
+    if images.dtype.newbyteorder("=") in EXACTLY_AVERAGED_DTYPES:
+        return xp.rint(average_areas(images.astype(np.float32), shape))
+    images = abs(images) if images.dtype.kind == "c" else images
+    floats = images.astype(np.float32 if images.dtype.itemsize == 4 and images.dtype.kind == "f" else np.float64)
+    finite = xp.isfinite(floats)
+    floats = xp.where(finite, floats * 0.25, np.inf)  # so that no difference of two finite pixels overflows
+    floats = xp.where(finite, floats - floats.min(axis=(1, 2))[:, None, None], 0)
+    weight = average_areas(finite.astype(np.float32), shape)
+    return xp.where(weight > 1e-6, average_areas(floats, shape) / xp.maximum(weight, np.float32(1e-6)), np.nan)

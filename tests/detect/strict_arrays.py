@@ -64,7 +64,7 @@ def guarded(function, args, kwargs):
     return Strict(found) if isinstance(found, np.ndarray | np.generic) else found
 
 
-for _name in ("add", "sub", "mul", "truediv", "and", "or", "invert", "neg", "eq", "ge", "gt", "le", "lt", "abs"):
+for _name in ("add", "sub", "mul", "truediv", "pow", "and", "or", "invert", "neg", "eq", "ge", "gt", "le", "lt", "abs"):
     for _side in (f"__{_name}__", f"__r{_name}__", f"__i{_name}__"):
         if hasattr(np.ndarray, _side):
             setattr(Strict, _side, lambda self, *others, _side=_side: guarded(getattr(self.inner, _side), others, {}))

@@ -10,11 +10,22 @@ import pytest
 import sklearn.datasets
 import torch
 
-from emqa_dask.featurise.picture_kinds import PROBABILITIES, SIDE_PX, estimate_picture_kinds, make_thumbnail
+from emqa_dask.featurise.picture_kinds import (
+    PROBABILITIES,
+    SIDE_PX,
+    draw_thumbnail,
+    estimate_picture_kinds,
+    make_thumbnail,
+)
 from emqa_dask.synthetic.faults import apply_fault
 from emqa_dask.synthetic.profiles import make_sample
 
 torch.set_num_threads(1)
+
+
+def estimate_kinds(view):
+    (kinds,) = estimate_picture_kinds([draw_thumbnail(view)])
+    return kinds
 
 
 def stretch(image):
@@ -25,7 +36,7 @@ def stretch(image):
 def test_photograph_of_a_package_is_one():
     """Matplotlib's photograph, which the network was not fitted to."""
     path = Path(matplotlib.get_data_path()) / "sample_data" / "grace_hopper.jpg"
-    found = estimate_picture_kinds(stretch(cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)))
+    found = estimate_kinds(stretch(cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)))
     assert found["photograph_probability"] > 0.9
     assert found["drawing_probability"] < 0.1
 
@@ -33,7 +44,7 @@ def test_photograph_of_a_package_is_one():
 def test_wide_and_narrow_photographs_stay_photographs():
     photograph = sklearn.datasets.load_sample_image("china.jpg")[..., 1]
     for part in (photograph, photograph[:, :300], photograph[100:330]):
-        assert estimate_picture_kinds(stretch(part))["photograph_probability"] > 0.8
+        assert estimate_kinds(stretch(part))["photograph_probability"] > 0.8
 
 
 @pytest.mark.parametrize("style", ["default", "dark_background", "ggplot"])
@@ -47,7 +58,7 @@ def test_plot_of_matplotlib_is_a_drawing(style):
         figure.canvas.draw()
         grey = np.asarray(figure.canvas.buffer_rgba())[..., :3].mean(axis=2)
         plt.close(figure)
-    assert estimate_picture_kinds(stretch(grey))["drawing_probability"] > 0.9
+    assert estimate_kinds(stretch(grey))["drawing_probability"] > 0.9
 
 
 @pytest.mark.parametrize("family", ["cavity-tem", "nanoparticle-tem", "atomic-stem", "sem-texture"])
@@ -55,13 +66,13 @@ def test_drawn_micrographs_with_overlays_stay_micrographs(family):
     rng = np.random.default_rng(4)
     image = make_sample(family, rng, (512, 512)).image
     for fault in (None, "scale_bar", "banner"):
-        found = estimate_picture_kinds(stretch(apply_fault(fault, image, rng) if fault else image))
+        found = estimate_kinds(stretch(apply_fault(fault, image, rng) if fault else image))
         assert sum(found.values()) < 0.5, (fault, found)
 
 
 @pytest.mark.parametrize("view", [np.zeros((95, 300), np.float32), np.full((128, 128), 0.5, np.float32)])
 def test_small_and_flat_pictures_have_no_kind(view):
-    found = estimate_picture_kinds(view)
+    found = estimate_kinds(view)
     assert list(found) == list(PROBABILITIES)
     assert np.isnan(list(found.values())).all()
 

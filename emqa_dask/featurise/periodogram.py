@@ -1,0 +1,79 @@
+"""Mean power spectrum of tiles that are spread over an image, on the device that holds it."""
+
+from collections.abc import Iterable
+from functools import lru_cache, partial
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy import fft
+
+from emqa_dask.backend import get_array_modules
+
+TILE_PX = 256
+MAX_TILES = 16  # of an image: bounds the cost
+
+
+class TileGrid(NamedTuple):
+    """Where an image is cut into tiles."""
+
+    side_px: int
+    corners: list[tuple[int, int]]  # (y, x) of each tile's first pixel
+
+
+def place_tiles(shape: tuple[int, int], *, tile_px: int = TILE_PX, max_tiles: int = MAX_TILES) -> TileGrid:
+    """Square tiles spread evenly over an image of `shape`; their side is the largest power of two up to `tile_px`.
+
+    Bounds the cost for huge images: at most `max_tiles`. An image below 32 px a side has none.
+    """
+    h, w = shape
+    side = min(h, w, tile_px)
+    if side < 32:
+        return TileGrid(32, [])
+    t = 2 ** int(np.log2(side))
+    ny, nx = (max(1, round(length / t)) for length in (h, w))
+    while ny * nx > max_tiles:
+        ny, nx = (ny - 1, nx) if ny >= nx else (ny, nx - 1)
+    ys, xs = (
+        np.linspace(0, length - t, n).astype(int).tolist() if n > 1 else [(length - t) // 2]
+        for length, n in ((h, ny), (w, nx))
+    )
+    return TileGrid(t, [(y, x) for y in ys for x in xs])
+
+
+def cut_tiles(image: np.ndarray) -> np.ndarray:
+    """The tiles (n, t, t) of `image` (h, w), float32."""
+    t, corners = place_tiles(image.shape)
+    tiles = [image[y : y + t, x : x + t] for y, x in corners]
+    return np.stack(tiles).astype(np.float32) if tiles else np.zeros((0, t, t), np.float32)
+
+
+def compute_mean_periodogram(tiles: Iterable[Any]) -> Any:
+    """Welch's estimate of the power (..., t, t // 2 + 1) of n tiles (..., t, t): plane removed, Hann window, averaged.
+
+    White noise of variance v has power v everywhere. The tiles, at least one, are float32 on the host or on a device.
+    """
+    n = 0
+    power: Any = 0
+    for tile in tiles:  # one by one: a tile stays in the processor's cache
+        if n == 0:
+            xp, _ = get_array_modules(tile)
+            t = tile.shape[-1]
+            ramp, window = (xp.asarray(values) for values in _make_ramp_and_window(t))
+            ramp_power = float(np.square(_make_ramp_and_window(t)[0]).sum())
+            rfft2 = partial(fft.rfft2, workers=1) if xp is np else xp.fft.rfft2
+        values = tile - tile.mean(axis=(-2, -1), keepdims=True)
+        slope_y, slope_x = (xp.matmul(values.mean(axis=axis), ramp) / ramp_power for axis in (-1, -2))
+        values -= slope_y[..., None, None] * ramp[:, None] + slope_x[..., None, None] * ramp
+        values *= window
+        f = rfft2(values)
+        power = power + (f.real**2 + f.imag**2)
+        n += 1
+    return power / np.float32(n * t**2)
+
+
+@lru_cache(maxsize=8)
+def _make_ramp_and_window(t: int) -> tuple[np.ndarray, np.ndarray]:
+    """Of a tile (t, t), float32: a ramp (t,) from -1 to 1 and a Hann window (t, t) with a mean square of 1."""
+    window = np.hanning(t + 1)[:t].astype(np.float32)
+    window = np.outer(window, window)
+    return np.linspace(-1, 1, t, dtype=np.float32), window / np.sqrt(np.mean(window**2))
