@@ -48,6 +48,7 @@ from emqa_dask.synthetic.profiles import make_sample
 
 N_DRAWN = 8  # different images; the others are these, shifted, with noise of their own: drawing takes long
 RTOL = 1e-3  # of numbers in tables: sums in another order, and convolutions of another library
+GIB = 2**30
 POLL_S = 0.1  # between readings of the GPU's utilisation, which NVML averages over a sixth of a second or more
 PARTS = ("steps", "log", "network", "triage", "threads")
 
@@ -135,8 +136,12 @@ class Utilisation:
         return float(np.mean(values)) if values else None
 
 
-def run_triage(archive: Path, workspace: Path, device: str, options: list[str]) -> dict[str, float | None]:
-    """Images per second of `emqa triage`, its whole time and the GPU's mean utilisation between first and last task."""
+def run_triage(archive: Path, workspace: Path, device: str, options: list[str]) -> dict[str, Any]:
+    """Images per second of `emqa triage` and the GPU's mean utilisation, both between the first and the last task.
+
+    Also the command's whole time, the largest memory of a worker and the seconds of all workers in each stage. In the
+    stage `wait` tasks wait for the GPU.
+    """
     command = [sys.executable, "-m", "emqa_dask", "triage", str(archive), "--workspace", str(workspace), *options]
     command += ["--set", f"run.device={device}"]
     start = time.perf_counter()
@@ -154,6 +159,8 @@ def run_triage(archive: Path, workspace: Path, device: str, options: list[str]) 
         "images_per_s": n_images / (last - first),
         "command_s": time.perf_counter() - start,
         "gpu_percent": utilisation.average(first, last),
+        "peak_gib": events["peak_memory_bytes"].max() / GIB,
+        "stage_s": events.groupby("stage")["seconds"].sum().to_dict(),
     }
 
 
@@ -172,7 +179,7 @@ def measure_triages(device: str, images: list[np.ndarray], ensemble: Path, scrat
     table = {}
     for name, (archive, options) in cases.items():
         workspaces = [scratch / f"{name}-{place}" for place in ("device", "cpu")]
-        row: dict[str, Any] = run_triage(archive, workspaces[0], device, [*there, *options])
+        row = run_triage(archive, workspaces[0], device, [*there, *options])
         all_cores = ["--scheduler", "local", "--workers", str(os.cpu_count() or 1)]
         reference = ["--scheduler", "in-process"] if name == "LoG" or device == "cpu" else all_cores
         row["cpu_images_per_s"] = run_triage(archive, workspaces[1], "cpu", [*reference, *options])["images_per_s"]
@@ -275,7 +282,7 @@ def format_table(figures: dict[str, Any]) -> str:
         percent = "" if row["gpu_percent"] is None else f", GPU {row['gpu_percent']:.0f} %"
         tables = f"{len(row['differences'])} of {row['tables']} tables differ" if row["differences"] else "tables equal"
         pace = f"{row['images_per_s']:.1f} images/s, CPU ({row['cpu']}) {row['cpu_images_per_s']:.1f}"
-        lines.append(f"triage, {name}: {pace}{percent}; {tables}")
+        lines.append(f"triage, {name}: {pace}{percent}; worker {row['peak_gib']:.1f} GiB; {tables}")
     if "threads" in figures:
         lines.append("threads: " + ", ".join(f"{n}: {rate:.1f} images/s" for n, rate in figures["threads"].items()))
     lines += [f"left out, no time: {', '.join(figures['left_out'])}"] if figures["left_out"] else []

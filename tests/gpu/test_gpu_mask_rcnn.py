@@ -12,6 +12,7 @@ from emqa_dask.boxes import match_boxes
 from emqa_dask.detect.mask_rcnn import masks as mk
 from emqa_dask.synthetic import cavities
 from emqa_dask.train import detector as training
+from tests.detect.test_device_masks import FAMILIES, assert_equal_runs, draw_objects, repeat_shape
 from tests.train.conftest import FEW, disc_set, plain
 
 __all__ = ["disc_set", "plain"]  # fixtures
@@ -55,7 +56,7 @@ def test_the_same_objects_on_both_devices(scenes, full_float32):
             assert (one & other).sum() >= 0.98 * (one | other).sum()
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16", "auto"])
 def test_less_precise_arithmetic_finds_nearly_the_same(scenes, precision):
     """What is sure on one device is there on the other, with a score that may have fallen by a tenth."""
     there = load_detector("cavity-tem", "cuda", precision)
@@ -70,6 +71,16 @@ def test_less_precise_arithmetic_finds_nearly_the_same(scenes, precision):
             found = found + n
             lost = lost + len(one) - n
     assert lost <= 0.05 * found
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_masks_become_the_runs_of_the_cpu(family):
+    """Of the same masks and boxes; chunks of one size or many."""
+    paste, find_runs = FAMILIES[family]
+    shape = (500, 700)
+    masks, boxes = draw_objects(0, shape, 300, side_px=200, is_inside=True)
+    expected = [mk.runs(crop) for crop in paste(masks, boxes, shape)]
+    assert_equal_runs(find_runs(masks.cuda(), boxes, repeat_shape(shape, 300)).split(), expected)
 
 
 def test_the_batch_changes_nothing(scenes, full_float32):

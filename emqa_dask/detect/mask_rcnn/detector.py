@@ -211,7 +211,9 @@ class Detector:
         masks = torch.cat([objects.masks for objects in predictions])
         runs = iter(self._network.find_runs(masks, torch.cat(boxes), shapes).split())
         return [
-            objects._replace(masks=masks[:0], runs=list(itertools.islice(runs, len(values))))
+            objects._replace(
+                masks=masks.new_zeros((0, *masks.shape[1:])), runs=list(itertools.islice(runs, len(values)))
+            )
             for objects, values in zip(predictions, boxes)
         ]
 
