@@ -119,6 +119,9 @@ def on_gpu() -> dict[str, Callable[[np.ndarray, dict], Rows]]:
         "find_blobs cupy, unpruned": lambda pixels, search: places(
             blobs.find_blobs(to_device(pixels, "cuda"), **search | {"overlap": None})
         ),
+        "find_blobs fast, cupy": lambda pixels, search: places(
+            blobs.find_blobs(to_device(pixels, "cuda"), method="fast", **search)
+        ),
         "find_blobs fast (CPU)": DETECTORS["find_blobs fast"],
     }
 

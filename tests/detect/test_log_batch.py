@@ -13,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from emqa_dask.detect import batch_intensity, batch_peaks, candidates, log, log_batch, log_fast, scales, surface
+from emqa_dask.detect import batch_intensity, batch_peaks, blobs, candidates, log, log_batch, log_fast, scales, surface
 from emqa_dask.detect.batch_intensity import centre_batch, compute_batch_limits
+from emqa_dask.detect.blobs import find_blobs
 from emqa_dask.detect.log import detect_image
 from emqa_dask.detect.normalise import compute_intensity_limits, convert_for_device, find_finite, normalise
 from emqa_dask.settings import Detect
@@ -292,6 +293,20 @@ def test_the_path_of_a_batch_converts_nothing_implicitly(monkeypatch, dtype):
     for table, part in zip(rows, expected, strict=True):
         assert len(table) > 3
         assert table.equals(candidates.select_detections(part, search))
+
+
+@pytest.mark.parametrize("threshold", [None, 0.05])
+def test_fast_blobs_of_a_strict_array_are_those_of_numpy(monkeypatch, threshold):
+    image = make_scene(8, (150, 140))
+    search = {"min_sigma": 2, "max_sigma": 11, "num_sigma": 5, "overlap": 0.5, "polarity": "both", "method": "fast"}
+    search |= {"threshold": threshold, "threshold_rel": 0.3}
+    expected = find_blobs(image, **search)
+    use_strict_arrays(monkeypatch)
+    monkeypatch.setattr(blobs, "get_array_modules", lambda _: (StrictModule(np), StrictModule(scipy.ndimage)))
+    found = find_blobs(Strict(image), **search)
+    assert len(expected) > 10
+    np.testing.assert_allclose(found, expected, atol=2e-3)
+    assert len(find_blobs(Strict(np.full((30, 30), 4, np.uint8)), **search)) == 0
 
 
 def test_strips_on_a_device_convert_nothing_implicitly(monkeypatch):

@@ -155,9 +155,15 @@ def test_blobs_are_those_of_cucim():
     assert len(a ^ b) <= 0.01 * len(b)
 
 
-def test_the_fast_method_is_refused_for_arrays_on_the_gpu():
-    with pytest.raises(ValueError, match="method='exact' on a GPU"):
-        find_blobs(to_device(image("cavity-tem", np.float32), "cuda"), method="fast", **ASKED)
+@pytest.mark.parametrize("threshold", [None, 0.02])
+def test_fast_blobs_are_nearly_those_of_the_cpu(threshold):
+    pixels = image("cavity-tem", np.float32)
+    search = ASKED | {"threshold": threshold, "threshold_rel": 0.2, "overlap": None}
+    here = find_blobs(pixels, method="fast", **search)
+    there = find_blobs(to_device(pixels, "cuda"), method="fast", **search)
+    places = [{tuple(row) for row in blobs[["y_px", "x_px"]].round(1).to_numpy()} for blobs in (here, there)]
+    assert len(places[0]) > 10
+    assert len(places[0] ^ places[1]) <= 0.02 * len(places[0])
 
 
 def test_the_fast_path_on_the_cpu_finds_nearly_the_same():
