@@ -20,9 +20,10 @@ from emqa_dask.detect.blobs import find_blobs
 from emqa_dask.detect.log import detect_images
 from emqa_dask.detect.mask_rcnn import device_masks
 from emqa_dask.detect.normalise import normalise
-from emqa_dask.featurise.images import image_features
+from emqa_dask.featurise.images import compute_features_of_batch, image_features
+from emqa_dask.featurise.rings import measure_thon_rings
 from emqa_dask.settings import Detect
-from emqa_dask.store.thumbnails import make_thumbnail
+from emqa_dask.store.thumbnails import make_thumbnail, make_thumbnails
 
 FLOAT_BYTES = 4
 MASK_CELLS = 28
@@ -95,14 +96,12 @@ def count_operations(call: Callable[[], object]) -> int:
 def make_steps(device: str, images: Sequence[np.ndarray], ensemble: Path, precision: str = "auto") -> dict[str, Step]:
     """The steps on `images`, (h, w) uint16 of one shape, with the networks of `cavity-tem` and of `ensemble`."""
     megapixels = sum(image.size for image in images) / 1e6
-    n_px = sum(image.size for image in images)
     steps = {}
     if device == "cuda":
         stack = np.stack(images)
         steps["upload"] = Step(lambda: to_device(stack, device), megapixels, stack.nbytes, is_upload=True)
     steps |= _make_log_steps(device, images, megapixels)
-    steps["image features (CPU)"] = Step(lambda: [image_features(image) for image in images], megapixels, 2 * n_px)
-    steps["thumbnail (CPU)"] = Step(lambda: [make_thumbnail(image) for image in images], megapixels, 2 * n_px)
+    steps |= _make_feature_steps(device, images, megapixels)
     detector = load_detector("cavity-tem", device, precision)
     used = detector.card.select_precision(device) if precision == "auto" else precision
     pixels = [normalise(image, detector.card.low_percentile, detector.card.high_percentile) for image in images]
@@ -122,6 +121,26 @@ def make_steps(device: str, images: Sequence[np.ndarray], ensemble: Path, precis
 
     steps["ensemble"] = Step(classify, megapixels, n_operations=count_operations(classify))
     return steps
+
+
+def _make_feature_steps(device: str, images: Sequence[np.ndarray], megapixels: float) -> dict[str, Step]:
+    """Properties of images on the device that holds them, and one by one on a CPU; each pixel is read once."""
+    stack = np.stack(images)
+    batch = to_device(stack, device)
+    first = to_device(images[0], device)
+    return {
+        "features, batch": Step(lambda: list(compute_features_of_batch(batch)), megapixels, stack.nbytes),
+        "features, images on a CPU": Step(
+            lambda: [image_features(image) for image in images], megapixels, stack.nbytes
+        ),
+        "thumbnails, batch": Step(lambda: make_thumbnails(batch), megapixels, stack.nbytes),
+        "thumbnails, images on a CPU": Step(
+            lambda: [make_thumbnail(image) for image in images], megapixels, stack.nbytes
+        ),
+        "Thon rings, one image": Step(
+            lambda: measure_thon_rings(first, 0.1, 200.0), images[0].size / 1e6, images[0].nbytes
+        ),
+    }
 
 
 def _make_log_steps(device: str, images: Sequence[np.ndarray], megapixels: float) -> dict[str, Step]:
