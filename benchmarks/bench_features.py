@@ -64,13 +64,15 @@ def draw_images(side_px: int, n: int) -> list[np.ndarray]:
 
 
 def report_times(name: str, pictures: list[np.ndarray], n_rounds: int) -> None:
-    """Prints the median time of the parts, summed over their calls in an image."""
+    """Prints the median over the rounds of the time of an image, and of its parts."""
     times: dict[str, list[float]] = defaultdict(list)
     originals = {(module, part): getattr(module, part) for module, parts in PARTS.items() for part in parts}
     compute = measure_calls(images.image_features, times["image_features"])
     draw = measure_calls(thumbnails.make_thumbnail, times["make_thumbnail"])
-    for picture in pictures:  # the first calls load what numba compiled, and the network
-        images.image_features(picture)
+    compute_together = measure_calls(images.compute_features_of_images, times["compute_features_of_images"])
+    images.compute_features_of_images(pictures)  # the first call loads what numba compiled, and the network
+    for _ in range(n_rounds):
+        compute_together(pictures)
     try:
         for (module, part), function in originals.items():
             setattr(module, part, measure_calls(function, times[part]))
@@ -82,10 +84,9 @@ def report_times(name: str, pictures: list[np.ndarray], n_rounds: int) -> None:
         for (module, part), function in originals.items():
             setattr(module, part, function)
     megapixels = median(picture.size for picture in pictures) / 1e6
-    n_images = n_rounds * len(pictures)
     print(f"{name}: {len(pictures)} images, median {megapixels:.2f} Mpx; ms per image and per Mpx")
     for part, values in times.items():
-        cost = median(np.array(values).reshape(n_images, -1).sum(axis=1)) if values else 0.0
+        cost = median(np.array(values).reshape(n_rounds, -1).sum(axis=1)) / len(pictures)
         print(f"  {part:<30}{cost:8.2f}{cost / megapixels:8.2f}")
 
 

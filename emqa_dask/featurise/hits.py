@@ -79,8 +79,9 @@ def count_impulses(image: np.ndarray) -> dict[str, float]:
     excess = (image - cv2.dilate(image, _RING))[2:-2, 2:-2]
     ordered = np.sort(excess[::3, ::3], axis=None)
     centre, high = (float(ordered[round(fraction * (len(ordered) - 1))]) for fraction in (0.5, 0.985))
-    y, x = np.nonzero(excess > np.float32(max(centre + 4 * (high - centre), 0.25)))
-    is_alone = find_single_hits(image[None], np.zeros(len(y[:MAX_PEAKS]), int), y[:MAX_PEAKS] + 2, x[:MAX_PEAKS] + 2)
+    is_peak = excess > np.float32(max(centre + 4 * (high - centre), 0.25))
+    y, x = np.divmod(np.flatnonzero(is_peak)[:MAX_PEAKS], excess.shape[1])  # far faster than nonzero() of two axes
+    is_alone = find_single_hits(image[None], np.zeros(len(y), int), y + 2, x + 2)
     return {"impulses_per_mpx": np.count_nonzero(is_alone) * 1e6 / excess.size}
 
 

@@ -46,16 +46,31 @@ def image_statistics(image: np.ndarray, *, colour_fraction: float = 0.0) -> dict
     Welch, IEEE Trans. Audio Electroacoust. 15 (1967) 70: the power spectrum.
     Bigun & Granlund, ICCV 1987, 433: the coherence of the structure tensor.
     """
-    _check_dimensions(image.ndim, 2)
-    (features,) = summarise_parts([split_image(image)], [min(image.shape)], [colour_fraction])
+    features = image_features(image, colour_fraction=colour_fraction)
     return {name: features[name] for name in IMAGE_STATISTICS}
 
 
 def image_features(image: np.ndarray, *, colour_fraction: float = 0.0) -> dict[str, float | bytes]:
     """`image_statistics` and the `signature` of the same image in one pass: a row's part of `tables.FEATURES`."""
-    _check_dimensions(image.ndim, 2)
-    (features,) = summarise_parts([split_image(image)], [min(image.shape)], [colour_fraction])
+    (features,) = compute_features_of_images([image], [colour_fraction])
     return features
+
+
+def compute_features_of_images(
+    images: Sequence[np.ndarray],
+    colour_fractions: Sequence[float] | None = None,
+    *,
+    map_images: Callable[..., Iterable] = map,
+) -> list[dict[str, float | bytes]]:
+    """`image_features` of each of `images` (h, w), of any shapes, on the host; the network sees them together.
+
+    `map_images` is the `map` of an executor where threads shall share the images.
+    """
+    for image in images:
+        _check_dimensions(image.ndim, 2)
+    parts = list(map_images(split_image, images))
+    sides = [min(image.shape) for image in images]
+    return summarise_parts(parts, sides, colour_fractions or [0.0] * len(parts), map_images=map_images)
 
 
 def compute_features_of_batch(

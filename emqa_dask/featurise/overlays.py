@@ -126,8 +126,9 @@ def _find_ground_level(rows: np.ndarray) -> float:
     """The commonest grey level of `rows` (n, w)."""
     levels = np.linspace(-0.52, 1.52, 101)
     counts = count_in_bins(rows.ravel(), np.ones(rows.size, np.int64), levels)
-    ground_pixels = rows[np.abs(rows - levels[counts.argmax()] - 0.0102) < 0.0103]
-    return float(np.median(ground_pixels)) if ground_pixels.size else 0.0
+    ground_pixels = rows[np.abs(rows - float(levels[counts.argmax()]) - 0.0102) < 0.0103]
+    # Sorted first, which takes numpy less time than to select the median.
+    return float(np.median(np.sort(ground_pixels))) if ground_pixels.size else 0.0
 
 
 def _count_bar_rows(part: np.ndarray, ground: float, tolerance: float, h: int) -> int:
@@ -165,14 +166,15 @@ def measure_acquired_share(view: np.ndarray, level: float, banner_rows: int) -> 
     n_bright = int(np.count_nonzero(is_bright))
     if n_bright == 0:
         return 1.0
-    is_drawn = np.zeros(view.shape, bool)
-    is_drawn[len(view) - banner_rows :] = True
+    boxes = [(slice(len(view) - banner_rows, None), slice(None))] if banner_rows else []
     for y, x, is_part in _find_large_regions(is_bright, max(64, MIN_BOX_FRACTION * view.size)):
         h, w = is_part.shape
         is_box_size = min(w, h) >= MIN_BOX_SIDE_PX and w * h <= MAX_BOX_FRACTION * view.size
         if is_box_size and _is_rectangle(is_part):
-            is_drawn[y : y + h, x : x + w] = True
-    return float(np.count_nonzero(is_bright & ~is_drawn) / n_bright)
+            boxes.append((slice(y, y + h), slice(x, x + w)))
+    for box in boxes:
+        is_bright[box] = False
+    return float(np.count_nonzero(is_bright) / n_bright)
 
 
 def _find_large_regions(mask: np.ndarray, min_px: float) -> Iterator[tuple[int, int, np.ndarray]]:

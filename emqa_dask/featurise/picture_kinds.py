@@ -54,7 +54,9 @@ def draw_thumbnail(view: np.ndarray) -> np.ndarray | None:
 def make_thumbnail(view: np.ndarray) -> np.ndarray:
     """`view` (h, w) as float32 (128, 128), from 0 to 1; each side is scaled by itself, and nothing is cropped."""
     interpolation = cv2.INTER_AREA if min(view.shape) >= SIDE_PX else cv2.INTER_LINEAR
-    small = cv2.resize(np.clip(view, 0, 1).astype(np.float32), (SIDE_PX, SIDE_PX), interpolation=interpolation)
+    small = cv2.resize(
+        np.clip(view, 0, 1).astype(np.float32, copy=False), (SIDE_PX, SIDE_PX), interpolation=interpolation
+    )
     return np.clip(small, 0, 1)
 
 

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from emqa_dask.featurise.pixel_loops import count_in_bins
+from emqa_dask.featurise.pixel_loops import count_in_bins, count_values
 
 N_BINS = 256  # of the histogram between the 0.5 and the 99.5 percentile
 NO_SPAN = 1e-30  # grey range from which on an image counts as constant
@@ -36,7 +36,7 @@ def count_levels(sample: NDArray) -> GreyLevels:
     """The grey levels of the finite pixels of `sample`, at least one, of any shape; float64 is rounded to float32."""
     if sample.dtype.kind == "b" or (sample.dtype.kind in "iu" and sample.dtype.itemsize <= 2):
         first = 0 if sample.dtype.kind == "b" else int(np.iinfo(sample.dtype).min)
-        counts = np.bincount(sample.ravel().astype(np.int64) - first)
+        counts = count_values(np.ascontiguousarray(sample, sample.dtype.newbyteorder("=")).ravel(), first)
         place = np.flatnonzero(counts)
         return GreyLevels((place + first).astype(np.float32), np.cumsum(counts[place]))
     return rank_levels(np.sort(sample.astype(np.float32, copy=False), axis=None))

@@ -16,7 +16,7 @@ from emqa_dask import area_average
 from emqa_dask.area_average import average_areas, make_area_weights
 from emqa_dask.backend import to_host
 from emqa_dask.featurise import batch_parts, hits, images, periodogram, rings
-from emqa_dask.featurise.images import compute_features_of_batch, image_features
+from emqa_dask.featurise.images import compute_features_of_batch, compute_features_of_images, image_features
 from emqa_dask.store import thumbnails
 from emqa_dask.store.thumbnails import make_thumbnails
 from emqa_dask.synthetic.faults import apply_fault
@@ -161,6 +161,15 @@ def test_an_executor_and_the_acquired_dtype_change_nothing():
         assert_equal_features(row, image_features(image))
     with pytest.raises(ValueError, match="1 dimensions"):
         compute_features_of_batch(batch[0])
+
+
+def test_images_of_several_shapes_have_their_own_features():
+    shapes = [(150, 160), (40, 300), (256, 256), (1, 1)]
+    pictures = [make_image(k, (300, 300), np.uint16)[:h, :w] for k, (h, w) in enumerate(shapes)]
+    found = compute_features_of_images(pictures, [0.0, 0.5, 0.0, 1.0])
+    for row, picture, fraction in zip(found, pictures, [0.0, 0.5, 0.0, 1.0], strict=True):
+        assert_equal_features(row, image_features(picture, colour_fraction=fraction))
+    assert compute_features_of_images([]) == []
 
 
 @pytest.mark.parametrize("shape", [(200, 1500), (512, 512), (2048, 1536)])
