@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterable, Iterator
 import numpy as np
 import pandas as pd
 
-from emqa_dask.backend import run_in_batches, to_device
+from emqa_dask.backend import run_in_batches, to_device, use_device
 from emqa_dask.detect import tiles
 from emqa_dask.detect.candidates import (
+    Candidates,
     find_candidates,
     find_candidates_in_batch,
     find_candidates_in_strips,
@@ -46,30 +47,36 @@ def detect_images(
 ) -> Iterator[pd.DataFrame]:
     """The table of `detect_image` for each of `images`, in order, whatever `batch_size`.
 
-    On the CPU images are processed one by one. On `device` "cuda" up to `batch_size` images of one shape are moved to
-    the GPU together, half as many after its memory ran out; MemoryError when one image alone is too large,
-    RuntimeError where there is no GPU.
+    On the CPU images are processed one by one. On `device` "cuda" up to `batch_size` images are searched together if
+    they have one shape and dtype, half as many after its memory ran out; MemoryError when one image alone is too large,
+    RuntimeError where there is no GPU. One thread of a process at a time uses the GPU.
     """
     if device == "cpu":
         return (detect_image(image, settings) for image in images)
-    return run_in_batches(lambda batch: _detect_batch(batch, settings, device), images, batch_size)
+    results = run_in_batches(lambda batch: _search_batch(batch, settings, device), images, batch_size)
+    return (select_detections(candidates, settings) for candidates in results)
 
 
-def _detect_batch(images: list[np.ndarray], settings: Detect, device: str) -> list[pd.DataFrame]:
-    """The table of each of `images`: those of one shape and dtype are searched together."""
+def _search_batch(images: list[np.ndarray], settings: Detect, device: str) -> list[Candidates]:
+    """The candidates of each of `images`: those of one shape and dtype are searched together.
+
+    Other threads may use the device between batches, and while this one selects detections.
+    """
     images = [convert_for_device(np.asarray(image)) for image in images]
     positions_by_kind: dict[tuple, list[int]] = {}
     for n, image in enumerate(images):
         positions_by_kind.setdefault((image.shape, image.dtype), []).append(n)
-    rows_by_position: dict[int, pd.DataFrame] = {}
+    by_position: dict[int, Candidates] = {}
     for (shape, _), positions in positions_by_kind.items():
         if math.prod(shape) > tiles.WHOLE_PX:
-            rows = [detect_image(images[n], settings, device=device) for n in positions]
+            with use_device(device):
+                results = [find_candidates(images[n], settings, device=device) for n in positions]
         else:
-            batch = to_device(np.stack([images[n] for n in positions]), device)
-            rows = [select_detections(part, settings) for part in find_candidates_in_batch(batch, settings)]
-        rows_by_position.update(zip(positions, rows, strict=True))
-    return [rows_by_position[n] for n in range(len(images))]
+            batch = np.stack([images[n] for n in positions])
+            with use_device(device):
+                results = find_candidates_in_batch(to_device(batch, device), settings)
+        by_position.update(zip(positions, results, strict=True))
+    return [by_position[n] for n in range(len(images))]
 
 
 def detect_strips(
@@ -84,7 +91,7 @@ def detect_strips(
 
     `read(y0, y1)` gives rows y0 <= y < y1, all columns. Every strip is searched with the rows around it that its widest
     kernel covers, and keeps the maxima whose centre it owns, so that none is cut, lost or counted twice; pruning then
-    sees the whole image at once. On `device` "cuda" the exact path runs there, one transfer in and one table out;
+    sees the whole image at once. On `device` "cuda" strips are searched there, one transfer in and one table out;
     RuntimeError where there is no GPU.
     """
     return select_detections(find_candidates_in_strips(read, shape, settings, limits, strip_px, device), settings)

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
+from emqa_dask import backend
 from emqa_dask.detect import batch_intensity, batch_peaks, blobs, candidates, log, log_batch, log_fast, scales, surface
 from emqa_dask.detect.batch_intensity import centre_batch, compute_batch_limits
 from emqa_dask.detect.blobs import find_blobs
@@ -326,6 +327,24 @@ def test_byte_orders_and_wide_numbers_become_those_of_gpus():
     assert convert_for_device(image > 30000).dtype == np.uint8
     assert convert_for_device(image.astype(np.float16)).dtype == np.float32
     assert convert_for_device(image) is image
+
+
+def test_tables_are_made_while_others_may_use_the_device(monkeypatch):
+    events = []
+    select = log.select_detections
+
+    def select_detections(*args):
+        events.append(("select", backend._device_lock.locked()))
+        return select(*args)
+
+    def to_device(array, _):
+        events.append(("search", backend._device_lock.locked()))
+        return array
+
+    monkeypatch.setattr(log, "to_device", to_device)
+    monkeypatch.setattr(log, "select_detections", select_detections)
+    assert len(list(log.detect_images([make_scene(n, (60, 70)) for n in range(3)], Detect(), 2, "cuda"))) == 3
+    assert events == [("search", True), *[("select", False)] * 2, ("search", True), ("select", False)]
 
 
 def test_images_of_several_kinds_are_searched_in_groups(monkeypatch):

@@ -98,8 +98,7 @@ def add_diameters_nm(blobs: pd.DataFrame, row: dict) -> pd.DataFrame:
 
 def detect_with_log(images: list[np.ndarray], settings: Detect, run: Run) -> list[pd.DataFrame]:
     """Detections by Laplacian of Gaussian on each image; see `log.detect_images`."""
-    with use_device(run.device):
-        return list(log.detect_images(images, settings, run.batch_size, run.device))
+    return list(log.detect_images(images, settings, run.batch_size, run.device))
 
 
 def summarise_image(row: dict, detections: pd.DataFrame, settings: Settings) -> list[dict]:
