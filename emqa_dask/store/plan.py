@@ -11,7 +11,7 @@ from emqa_dask.settings import Store
 from emqa_dask.store import layout
 
 MIB = 2**20
-TASKS_PER_STACK = 16  # a stack is cut into at least so many shards, if it has the micrographs, so that workers share it
+SHARDS_PER_ARCHIVE = 64  # at least, if it has the micrographs, so that workers share it; few of them waste batches
 MAX_SHARD_LENGTH = 1024  # micrographs in a shard, however small they are: their rows travel with the task
 MAX_WAITING_MICROGRAPHS = 16_384  # micrographs that may wait for their shard to fill up
 MICROGRAPHS_PER_BATCH = 4096  # micrographs that are planned at a time
@@ -46,23 +46,28 @@ def choose_shard_lengths(
 ) -> dict[str, int]:
     """Micrographs per shard of the stacks in `counts` ({stack: new micrographs}); a stack keeps that of `known`.
 
-    A new one has the setting's, or a 16th of its micrographs within the bounds on a shard's micrographs and bytes.
-    ValueError for a stack that has slots and no known length.
+    A new one has the setting's, or a 64th of all micrographs within the bounds on a shard's micrographs and bytes: a
+    shard is a task, and a GPU takes the images of a task together, so that small stacks of a large archive have one
+    shard. ValueError for a stack that has slots and no known length.
     """
+    longest = math.ceil(sum(counts.values()) / SHARDS_PER_ARCHIVE)
     lengths = {}
     for stack in sorted(counts):
         if stack in slots.runs and stack not in existing:
             raise ValueError(f"stack {stack} is in the table but not in the store: was it deleted?")
         lengths[stack] = (
-            existing.get(stack) or settings.shard_length or _choose_shard_length(stack, counts[stack], settings)
+            existing.get(stack)
+            or settings.shard_length
+            or _choose_shard_length(stack, min(counts[stack], longest), settings)
         )
     return lengths
 
 
-def _choose_shard_length(stack: str, n_micrographs: int, settings: Store) -> int:
+def _choose_shard_length(stack: str, longest: int, settings: Store) -> int:
+    """At most `longest` micrographs, within the bounds on bytes and micrographs; at least one."""
     height, width, dtype = layout.parse_shape(stack)
-    longest = int(settings.shard_mib * MIB // max(height * width * np.dtype(dtype).itemsize, 1))
-    return max(1, min(math.ceil(n_micrographs / TASKS_PER_STACK), longest, MAX_SHARD_LENGTH))
+    n_within_bytes = int(settings.shard_mib * MIB // max(height * width * np.dtype(dtype).itemsize, 1))
+    return max(1, min(longest, n_within_bytes, MAX_SHARD_LENGTH))
 
 
 def plan_partitions(

@@ -110,11 +110,16 @@ def test_what_waits_is_bounded_and_goes_into_short_shards():
 
 @pytest.mark.parametrize(
     ("n", "height", "mib", "expected"),
-    [(1, 8, 1, 1), (16, 8, 1, 1), (17, 8, 1, 2), (1600, 8, 1, 100), (1600, 4096, 1, 4), (40, 2**20, 1, 1)],
+    [(1, 8, 1, 1), (64, 8, 1, 1), (65, 8, 1, 2), (6400, 8, 1, 100), (6400, 4096, 1, 4), (400, 2**20, 1, 1)],
 )
 def test_the_length_of_a_shard(n, height, mib, expected):
     stack = layout.name_stack(height, 64, "uint8", 1.0)
     assert choose_shard_lengths({stack: n}, {}, OccupiedSlots(), Store(shard_mib=mib)) == {stack: expected}
+
+
+def test_small_stacks_of_a_large_archive_are_one_shard():
+    counts = {layout.name_stack(k, 64, "uint8", 1.0): 16 for k in range(1, 201)}
+    assert set(choose_shard_lengths(counts, {}, OccupiedSlots(), Store()).values()) == {16}
 
 
 @given(
