@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from emqa_dask.backend import (
     STICKY,
     DeviceLost,
+    get_skimage,
     guard_device,
     is_out_of_memory,
     is_sticky,
@@ -280,3 +281,22 @@ def test_neither_cupy_nor_torch_is_imported_without_need():
         "assert not {'cupy', 'torch', 'rmm', 'scipy'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-W", "error", "-c", program], check=True)
+
+
+class OnDevice:
+    """Stands for an array of cupy, which nobody can make without a GPU."""
+
+    __module__ = "cupy"
+
+
+def test_scikit_image_of_cupy_arrays_is_cucims():
+    cucim = pytest.importorskip("cucim.skimage", reason="cucim is not installed")
+    assert get_skimage(OnDevice()) is cucim
+    assert cucim.filters.gaussian.__module__.startswith("cucim.")
+    assert cucim.transform.downscale_local_mean.__module__.startswith("cucim.")
+    assert get_skimage(np.zeros(1)).__name__ == "skimage"
+
+
+def test_without_cucim_there_is_no_scikit_image_for_cupy(monkeypatch):
+    monkeypatch.setitem(sys.modules, "cucim.skimage.filters", None)
+    assert get_skimage(OnDevice()) is None
