@@ -1,7 +1,7 @@
 """Statistics of one image, for flags, forests and people: tones, detail, overlays, marks of non-micrographs."""
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -68,9 +68,8 @@ def compute_features_of_images(
     """
     for image in images:
         _check_dimensions(image.ndim, 2)
-    parts = list(map_images(split_image, images))
-    sides = [min(image.shape) for image in images]
-    return summarise_parts(parts, sides, colour_fractions or [0.0] * len(parts), map_images=map_images)
+    summaries = list(map_images(_summarise_image, images))
+    return _complete_features(summaries, [min(image.shape) for image in images], colour_fractions, "cpu")
 
 
 def compute_features_of_batch(
@@ -91,30 +90,30 @@ def compute_features_of_batch(
     """
     _check_dimensions(images.ndim, 3)
     xp, _ = get_array_modules(images)
-    parts = split_images(images, dtype)
-    sides = [min(images.shape[1:])] * len(parts)
-    device = "cpu" if xp is np else "cuda"
-    return summarise_parts(parts, sides, colour_fractions or [0.0] * len(parts), device=device, map_images=map_images)
+    summaries = list(map_images(_summarise_parts, split_images(images, dtype)))
+    sides = [min(images.shape[1:])] * len(summaries)
+    return _complete_features(summaries, sides, colour_fractions, "cpu" if xp is np else "cuda")
 
 
-def summarise_parts(
-    parts: Sequence[ImageParts | float],
-    short_sides_px: Sequence[int],
-    colour_fractions: Sequence[float],
-    *,
-    device: str = "cpu",
-    map_images: Callable[..., Iterable] = map,
+class _Summary(NamedTuple):
+    """What is left of an image for the network, and what needs no network."""
+
+    statistics: dict[str, float]
+    signature: bytes
+    thumbnail: np.ndarray | None  # that the network sees
+
+
+def _complete_features(
+    summaries: Sequence[_Summary], short_sides_px: Sequence[int], colour_fractions: Sequence[float] | None, device: str
 ) -> list[dict[str, float | bytes]]:
-    """`image_features` of images from what split_image() or split_images() kept of them."""
-    summaries = list(map_images(_summarise, parts))
-    kinds = estimate_picture_kinds([thumbnail for _, _, thumbnail in summaries], device)
-    rows = zip(summaries, kinds, short_sides_px, colour_fractions, strict=True)
+    """`image_features` of each of `summaries`; the network runs on `device`."""
+    kinds = estimate_picture_kinds([summary.thumbnail for summary in summaries], device)
+    colour_fractions = [0.0] * len(summaries) if colour_fractions is None else colour_fractions
     features: list[dict[str, float | bytes]] = []
-    for (statistics, signature, _), kind, side, fraction in rows:
-        numbers = statistics | kind | {"short_side_px": side, "colour_fraction": fraction}
-        features.append(
-            {name: float(numbers.get(name, np.nan)) for name in IMAGE_STATISTICS} | {"signature": signature}
-        )
+    for summary, kind, side, fraction in zip(summaries, kinds, short_sides_px, colour_fractions, strict=True):
+        numbers = summary.statistics | kind | {"short_side_px": side, "colour_fraction": fraction}
+        row: dict[str, float | bytes] = {name: float(numbers.get(name, np.nan)) for name in IMAGE_STATISTICS}
+        features.append(row | {"signature": summary.signature})
     return features
 
 
@@ -123,10 +122,13 @@ def _check_dimensions(n: int, n_expected: int) -> None:
         raise ValueError(f"image has {n - n_expected + 2} dimensions: a micrograph has 2")
 
 
-def _summarise(parts: ImageParts | float) -> tuple[dict[str, float], bytes, np.ndarray | None]:
-    """Statistics that need no network, the signature, and the thumbnail that the network sees."""
+def _summarise_image(image: np.ndarray) -> _Summary:
+    return _summarise_parts(split_image(image))
+
+
+def _summarise_parts(parts: ImageParts | float) -> _Summary:
     if isinstance(parts, float):
-        return {"nonfinite_fraction": parts}, bytes(N_BYTES), None
+        return _Summary({"nonfinite_fraction": parts}, bytes(N_BYTES), None)
     unit = float(compute_unit(parts.span))
     view = parts.view
     out = {"nonfinite_fraction": parts.nonfinite_fraction} | parts.hits
@@ -144,4 +146,4 @@ def _summarise(parts: ImageParts | float) -> tuple[dict[str, float], bytes, np.n
     out["line_vertical"] = overlays.measure_longest_line(overlays.find_edge_runs(view.T), view.shape[0])
     out |= overlays.count_stripes(view, banner_rows)
     out |= foreign.diffraction_statistics(view) | foreign.scene_statistics(picture)
-    return out, encode_signature(parts.tone_means, parts.grain_tile), draw_thumbnail(picture)
+    return _Summary(out, encode_signature(parts.tone_means, parts.grain_tile), draw_thumbnail(picture))
