@@ -1,7 +1,5 @@
 """Statistics that tell pictures from micrographs: inversion symmetry, tones and edges of a scene."""
 
-from functools import lru_cache
-
 import cv2
 import numpy as np
 from scipy import fft
@@ -215,7 +213,7 @@ def _compute_coherence(small: np.ndarray) -> dict[str, float]:
     smooth = cv2.GaussianBlur(small, (0, 0), 1.5)
     gx = smooth[1:-1, 2:] - smooth[1:-1, :-2]
     gy = smooth[2:, 1:-1] - smooth[:-2, 1:-1]
-    xx, yy, xy = _blur_sparsely(np.stack([gx * gx, gy * gy, gx * gy]))
+    xx, yy, xy = (cv2.GaussianBlur(product, (0, 0), 5)[::4, ::4] for product in (gx * gx, gy * gy, gx * gy))
     energy = xx + yy
     difference = xx - yy
     anisotropy = np.sqrt(difference * difference + 4 * xy * xy)
@@ -226,16 +224,3 @@ def _compute_coherence(small: np.ndarray) -> dict[str, float]:
         "coherence": float(coherence.mean()),
         "coherent_axis_alignment": float((weight * alignment).sum() / max(float(weight.sum()), 1e-9)),
     }
-
-
-def _blur_sparsely(images: np.ndarray) -> np.ndarray:
-    """cv2.GaussianBlur() of `images` (n, h, w) with sigma 5 px, of every fourth pixel along both axes."""
-    rows, columns = (_make_blur_weights(side) for side in images.shape[1:])
-    return rows @ images @ columns.T
-
-
-@lru_cache(maxsize=16)
-def _make_blur_weights(n_px: int) -> np.ndarray:
-    """Weights (ceil(n_px / 4), n_px) float32 of a Gaussian of sigma 5 px around every fourth of `n_px` pixels."""
-    kernel = cv2.getGaussianKernel(41, 5, cv2.CV_32F)  # 4 sigma to both sides, as GaussianBlur() takes it
-    return cv2.filter2D(np.eye(n_px, dtype=np.float32), -1, kernel, borderType=cv2.BORDER_REFLECT_101)[::4]

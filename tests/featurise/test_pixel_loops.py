@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import ndimage
 
-from emqa_dask.featurise import foreign, pixel_loops
+from emqa_dask.featurise import pixel_loops
 from emqa_dask.featurise.quantiles import compute_quantile
 from emqa_dask.featurise.tones import compute_tones, count_levels, find_grey_range, rank_levels
 
@@ -97,10 +97,3 @@ def test_tones_of_a_low_contrast_on_a_high_level():
     tones = compute_tones(grey, pixels.dtype, low, span)
     assert span == pytest.approx(2 * 2.576, rel=0.05)  # +-2.576 deviations hold 99 %
     assert abs(tones["skewness"]) < 0.05
-
-
-@pytest.mark.parametrize("shape", [(254, 254), (62, 254), (254, 700)])
-def test_a_sparse_blur_is_that_of_opencv(shape):
-    images = np.random.default_rng(0).random((2, *shape), np.float32)
-    expected = [cv2.GaussianBlur(image, (0, 0), 5)[::4, ::4] for image in images]
-    np.testing.assert_allclose(foreign._blur_sparsely(images), expected, atol=1e-6)
