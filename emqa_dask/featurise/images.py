@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from emqa_dask.backend import get_array_modules
+from emqa_dask.backend import get_array_modules, use_device
 from emqa_dask.featurise import foreign, overlays
 from emqa_dask.featurise.batch_parts import split_images
 from emqa_dask.featurise.image_parts import ImageParts, compute_unit, split_image
@@ -95,6 +95,16 @@ def compute_features_of_batch(
     return _complete_features(summaries, sides, colour_fractions, "cpu" if xp is np else "cuda")
 
 
+def compute_features_of_parts(
+    parts: Sequence[ImageParts | float],
+    short_sides_px: Sequence[int],
+    colour_fractions: Sequence[float],
+    device: str = "cpu",
+) -> list[dict[str, float | bytes]]:
+    """`image_features` of images from what split_image() or split_images() kept of them; the network on `device`."""
+    return _complete_features([_summarise_parts(own) for own in parts], short_sides_px, colour_fractions, device)
+
+
 class _Summary(NamedTuple):
     """What is left of an image for the network, and what needs no network."""
 
@@ -107,7 +117,8 @@ def _complete_features(
     summaries: Sequence[_Summary], short_sides_px: Sequence[int], colour_fractions: Sequence[float] | None, device: str
 ) -> list[dict[str, float | bytes]]:
     """`image_features` of each of `summaries`; the network runs on `device`."""
-    kinds = estimate_picture_kinds([summary.thumbnail for summary in summaries], device)
+    with use_device(device):
+        kinds = estimate_picture_kinds([summary.thumbnail for summary in summaries], device)
     colour_fractions = [0.0] * len(summaries) if colour_fractions is None else colour_fractions
     features: list[dict[str, float | bytes]] = []
     for summary, kind, side, fraction in zip(summaries, kinds, short_sides_px, colour_fractions, strict=True):

@@ -12,10 +12,12 @@ from emqa_dask.backend import use_device
 from emqa_dask.detect import log
 from emqa_dask.detect.normalise import normalise
 from emqa_dask.featurise import rings
+from emqa_dask.featurise.batch_parts import split_images
 from emqa_dask.featurise.consistency import summarise_consistency
 from emqa_dask.featurise.detections import detection_features
 from emqa_dask.featurise.detector_agreement import compute_agreement
-from emqa_dask.featurise.images import image_features
+from emqa_dask.featurise.images import compute_features_of_images, compute_features_of_parts, image_features
+from emqa_dask.pipeline.tasks.device_batches import map_on_device
 from emqa_dask.pipeline.workspace.detectors import name_detectors
 from emqa_dask.pixel_sides import compute_pixel_side_nm, is_square_pixel
 from emqa_dask.settings import Detect, Featurise, Run, Settings
@@ -175,9 +177,25 @@ def _summarise(row: dict, detections: _Detections, settings: Settings) -> list[d
 
 def featurise_image(image: np.ndarray, row: dict, detections: pd.DataFrame, settings: Settings) -> dict:
     """The row of tables.FEATURES of one image."""
+    features = image_features(image, colour_fraction=row["colour_fraction"])
+    return _complete_features(features, image, row, detections, settings)
+
+
+def compute_image_features(images: Sequence[np.ndarray], rows: Sequence[dict], device: str) -> list[dict]:
+    """Statistics and signature of each image, computed on `device`; see featurise.images.image_features()."""
+    colour_fractions = [row["colour_fraction"] for row in rows]
+    if device == "cpu":
+        return compute_features_of_images(images, colour_fractions)
+    parts = map_on_device(split_images, images, device)
+    return compute_features_of_parts(parts, [min(image.shape) for image in images], colour_fractions, device)
+
+
+def _complete_features(
+    features: dict, image: np.ndarray, row: dict, detections: pd.DataFrame, settings: Settings
+) -> dict:
     return {
         "micrograph_id": row["micrograph_id"],
-        **image_features(image, colour_fraction=row["colour_fraction"]),
+        **features,
         "disordered_fraction": measure_disorder(image, detections[detections["detector"] == "log"], settings),
         **measure_thon_rings(image, row, settings.featurise),
     }
@@ -204,7 +222,19 @@ def measure_image(
     image: np.ndarray, row: dict, detections: pd.DataFrame, settings: Settings
 ) -> tuple[list[dict], dict]:
     """Rows of tables.EVIDENCE and the row of tables.FEATURES of one image."""
-    return summarise_image(row, detections, settings), featurise_image(image, row, detections, settings)
+    return measure_images([image], [row], [detections], settings)[0]
+
+
+def measure_images(
+    images: list[np.ndarray], rows: list[dict], detections: list[pd.DataFrame], settings: Settings
+) -> list[tuple[list[dict], dict]]:
+    """Rows of tables.EVIDENCE and the row of tables.FEATURES of each image."""
+    results = []
+    features = compute_image_features(images, rows, settings.run.device)
+    for image, row, own_detections, own_features in zip(images, rows, detections, features, strict=True):
+        feature_row = _complete_features(own_features, image, row, own_detections, settings)
+        results.append((summarise_image(row, own_detections, settings), feature_row))
+    return results
 
 
 def measure_disorder(image: np.ndarray, blobs: pd.DataFrame, settings: Settings) -> float:

@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 from collections.abc import Iterator, Sequence
 
+import numpy as np
 import pandas as pd
 
 from emqa_dask import tables
@@ -11,13 +12,14 @@ from emqa_dask.detect import log
 from emqa_dask.partition import Partition
 from emqa_dask.pipeline.tasks.classify import classify_partition
 from emqa_dask.pipeline.tasks.custom_checks import run_check
+from emqa_dask.pipeline.tasks.device_batches import map_on_device
 from emqa_dask.pipeline.tasks.image_measurement import (
     NetworkResult,
     add_diameters_nm,
     detect_with_log,
     detect_with_networks,
     find_pixel_side_nm,
-    measure_image,
+    measure_images,
 )
 from emqa_dask.pipeline.tasks.image_stages import Chunk, ImageStages, make_micrograph_failure
 from emqa_dask.pipeline.workspace.detector_choices import DetectorChoices, read_choices
@@ -74,9 +76,16 @@ def measure_partition(
 
 def make_thumbnails(chunk: Chunk, settings: Settings, stages: ImageStages) -> list[dict]:
     """Rows of tables.THUMBNAILS."""
-    sizes = [settings.store.thumbnail_px] * len(chunk.rows)
-    jpegs = stages.call_each("thumbnail", "thumbnails", chunk, thumbnails.make_thumbnail, chunk.images, sizes)
+    options = (settings.store.thumbnail_px, settings.run.device)
+    jpegs = stages.call_batch("thumbnail", "thumbnails", chunk, make_image_thumbnails, [chunk.images], *options)
     return [{"micrograph_id": micrograph_id, "jpeg": jpeg} for micrograph_id, jpeg in jpegs.items()]
+
+
+def make_image_thumbnails(images: list[np.ndarray], longest_px: int, device: str) -> list[bytes]:
+    """JPEG of each image; its pixels are averaged on `device`."""
+    if device == "cpu":
+        return [thumbnails.make_thumbnail(image, longest_px) for image in images]
+    return map_on_device(lambda batch, _: thumbnails.make_thumbnails(batch, longest_px), images, device)
 
 
 def detect(
@@ -141,10 +150,8 @@ def featurise(
         return {}
     no_detections = tables.empty(tables.DETECTIONS)
     own_detections = [detections.get(row["micrograph_id"], no_detections) for row in chunk.rows]
-    settings_by_image = [settings] * len(chunk.rows)
-    results = stages.call_each(
-        "featurise", new_tables[0], chunk, measure_image, chunk.images, chunk.rows, own_detections, settings_by_image
-    )
+    columns = [chunk.images, chunk.rows, own_detections]
+    results = stages.call_batch("featurise", new_tables[0], chunk, measure_images, columns, settings)
     rows = {
         "evidence": [row for evidence, _ in results.values() for row in evidence],
         "features": [features for _, features in results.values()],
