@@ -21,7 +21,7 @@ import numpy as np
 
 import emqa_dask
 from benchmarks import fit_cavity_detector, object_images
-from benchmarks.studies.real_sets import CLASSES, RealImage, read_labelled_sets
+from benchmarks.studies.real_sets import CLASSES, NOTICES, RealImage, read_labelled_sets
 from emqa_dask import models, networks
 from emqa_dask.detect.normalise import normalise
 from emqa_dask.synthetic import contents, faults, lattices, overlays, particles, textures
@@ -100,15 +100,6 @@ TRAINED_ON = {
 }
 IMAGENET_NOTICE = "backbone started from EfficientNet-Lite0 (ImageNet), (c) 2020 ML Illustrated, Apache License 2.0"
 BACKGROUND_NOTICE = "backgrounds: nomelabs/COSMIC-ML, (c) 2024 Matthew J. Lynch, MIT"
-REAL_NOTICES = [
-    "EMPS: by256/emps, Yildirim and Cole, JCIM 2021, doi:10.1021/acs.jcim.0c01455, MIT",
-    "loops: uw-cmg/Multitype-Defect-Detection, (c) 2018 UW-Madison Computational Materials Group, MIT",
-    "loops: ai-atoms/creme, (c) 2025 ai-atoms, MIT",
-    "nanoparticles: msa-em/microscopy-seg-track, Duan et al., Elem. Microsc. 2024, doi:10.69761/HDTA8338, CC BY 4.0",
-    "nanoparticles: ArdaGen/STEM-Automated-Nanoparticle-Analysis-YOLOv8-SAM, (c) 2023 ArdaGen, Genc et al., 2025, MIT",
-    "powder: rccohn/AMPIS, (c) 2020 Ryan Cohn, Cohn et al., JOM 73 (2021), doi:10.1007/s11837-021-04713-y, MIT",
-    "nanowires: Martin09/DeepSEM, (c) 2020 Martin Friedl, MIT",
-]
 INVERTED_SHARE = 0.25  # of crops of particles and loops: bright field and dark field
 
 
@@ -262,7 +253,7 @@ def iterate_steps(drawer: CropDrawer, first: int) -> Iterator[list[augment.Crop]
 
 def make_card(part: str, name: str, training: dict) -> dict:
     """The card, without what is measured."""
-    notices = [IMAGENET_NOTICE, BACKGROUND_NOTICE, *(REAL_NOTICES if part == "real" else [])]
+    notices = [IMAGENET_NOTICE, BACKGROUND_NOTICE, *(NOTICES.values() if part == "real" else [])]
     return {
         "name": name,
         "task": "instance segmentation",

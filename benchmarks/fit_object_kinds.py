@@ -18,8 +18,8 @@ import numpy as np
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GroupKFold
 
-from benchmarks.fit_object_detector import BACKGROUND_NOTICE, REAL_NOTICES, read_pool
-from benchmarks.studies.real_sets import read_cavity_counts, read_labelled_sets
+from benchmarks.fit_object_detector import BACKGROUND_NOTICE, read_pool
+from benchmarks.studies.real_sets import NOTICES, read_cavity_counts, read_labelled_sets
 from emqa_dask import content_domain, models
 from emqa_dask.classify import object_kinds
 from emqa_dask.classify.content import embed_image
@@ -188,7 +188,7 @@ def main() -> None:
         "training": {
             "made_by": "benchmarks/fit_object_kinds.py",
             "n_images": int((table["dataset"] != JUDGED).sum()),
-            "notices": [BACKGROUND_NOTICE, *REAL_NOTICES],
+            "notices": [BACKGROUND_NOTICE, *NOTICES.values()],
         },
         "out_of_domain_of_cavity_tem": measurements,
     }

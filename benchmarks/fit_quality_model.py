@@ -32,23 +32,13 @@ from benchmarks.quality_selection import (
 )
 from benchmarks.studies.real_detections import LOG_PREFIX, StudyDetector
 from benchmarks.studies.real_metrics import PAPER_IOU, evaluate_prediction, evaluate_trust, summarise_by
-from benchmarks.studies.real_sets import DATA, N_FOLDS, read_labelled_sets
+from benchmarks.studies.real_sets import DATA, N_FOLDS, NOTICES, read_labelled_sets
 from emqa_dask import domain_distance, models
 from emqa_dask.predict import quality_files, quality_fit
 from emqa_dask.predict.forest import select_feature_values
 from emqa_dask.predict.quality_model import TARGETS, QualityModel
 from emqa_dask.settings import Settings
 
-# Licences of the real images, of which no image is part of the model.
-NOTICES = {
-    "emps": "EMPS, MIT",
-    "loops": "Multitype-Defect-Detection, MIT, (c) 2018 UW-Madison Computational Materials Group",
-    "creme_loops": "CREME, MIT, (c) 2025 ai-atoms",
-    "msa_sintering": "MSA sintering, CC BY 4.0",
-    "arda_stem_np": "MIT, (c) 2023 ArdaGen; Genc et al., Ultramicroscopy 271 (2025) 114116",
-    "ampis_powder": "AMPIS, MIT, (c) 2020 Ryan Cohn",
-    "deepsem_nanowires": "DeepSEM, MIT, (c) 2020 Martin Friedl",
-}
 PROTOCOLS = {"source": "sources left out", "set": "a whole set left out"}
 
 

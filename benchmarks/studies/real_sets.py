@@ -18,6 +18,19 @@ from emqa_dask.train.augment import Mask
 from emqa_dask.train.coco import read_coco_sets
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
+# Licences of the sets that models may be trained on. No image of them is part of a model, and cards state these lines.
+NOTICES = {
+    "emps": "EMPS: by256/emps, Yildirim and Cole, JCIM 2021, doi:10.1021/acs.jcim.0c01455, MIT",
+    "loops": "loops: uw-cmg/Multitype-Defect-Detection, (c) 2018 UW-Madison Computational Materials Group, MIT",
+    "creme_loops": "loops: ai-atoms/creme, (c) 2025 ai-atoms, MIT",
+    "msa_sintering": "nanoparticles: msa-em/microscopy-seg-track, Duan et al., Elem. Microsc. 2024, "
+    "doi:10.69761/HDTA8338, CC BY 4.0",
+    "arda_stem_np": "nanoparticles: ArdaGen/STEM-Automated-Nanoparticle-Analysis-YOLOv8-SAM, (c) 2023 ArdaGen, "
+    "Genc et al., Ultramicroscopy 271 (2025) 114116, MIT",
+    "ampis_powder": "powder: rccohn/AMPIS, (c) 2020 Ryan Cohn, Cohn et al., JOM 73 (2021), "
+    "doi:10.1007/s11837-021-04713-y, MIT",
+    "deepsem_nanowires": "nanowires: Martin09/DeepSEM, (c) 2020 Martin Friedl, MIT",
+}
 CLASSES = ("cavity", "particle", "loop")  # of the bundled detector, numbered from 1
 N_FOLDS = 3
 # Sets whose images are one source each, or few, with the fold that they are held out in.
