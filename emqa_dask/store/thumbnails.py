@@ -20,7 +20,7 @@ def make_thumbnail(image: np.ndarray, longest_px: int = 256) -> bytes:
     The 0.5th to 99.5th percentile of the downsampled image become black to white. Pixels that are not finite are
     black, a constant image is mid-grey, complex pixels show their magnitude.
     """
-    return _encode(_downsample(np.abs(image) if image.dtype.kind == "c" else image, longest_px))
+    return encode_thumbnail(_downsample(np.abs(image) if image.dtype.kind == "c" else image, longest_px))
 
 
 def make_thumbnails(images: Any, longest_px: int = 256) -> list[bytes]:
@@ -28,10 +28,10 @@ def make_thumbnails(images: Any, longest_px: int = 256) -> list[bytes]:
 
     Grey levels agree with those of make_thumbnail() within 2 of 255.
     """
-    return [_encode(grey) for grey in to_host(_downsample_batch(images, longest_px)).astype(np.float64)]
+    return [encode_thumbnail(grey) for grey in to_host(downsample_batch(images, longest_px)).astype(np.float64)]
 
 
-def _encode(grey: np.ndarray) -> bytes:
+def encode_thumbnail(grey: np.ndarray) -> bytes:
     """JPEG of `grey` (h, w) float64, not finite where it shall be black."""
     finite = np.isfinite(grey)
     low, high = np.percentile(grey[finite], (0.5, 99.5)) if finite.any() else (0.0, 0.0)
@@ -73,8 +73,8 @@ def _downsample(image: np.ndarray, longest_px: int) -> np.ndarray:
     return np.divide(total, weight, out=np.full(weight.shape, np.nan), where=weight > 1e-6)
 
 
-def _downsample_batch(images: Any, longest_px: int) -> Any:
-    """_downsample() of `images` (n, y, x) on the device that holds them."""
+def downsample_batch(images: Any, longest_px: int) -> Any:
+    """`images` (n, y, x) averaged to at most `longest_px` a side, not finite where they are, on their device."""
     xp, _ = get_array_modules(images)
     shape = _compute_shape(images.shape[1:], longest_px)
     if images.dtype.newbyteorder("=") in EXACTLY_AVERAGED_DTYPES:

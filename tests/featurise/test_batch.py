@@ -70,7 +70,7 @@ def assert_equal_features(found, expected):
 
 def assert_equal_thumbnails(images, longest_px, device=np.asarray):
     """Grey levels before compression: JPEG's rounding of coefficients hides how near they are."""
-    greys = to_host(thumbnails._downsample_batch(device(images), longest_px))
+    greys = to_host(thumbnails.downsample_batch(device(images), longest_px))
     for jpeg, grey, image in zip(make_thumbnails(device(images), longest_px), greys, images, strict=True):
         image = abs(image) if image.dtype.kind == "c" else image
         expected = thumbnails._downsample(image, longest_px)

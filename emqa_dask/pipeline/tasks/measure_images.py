@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from emqa_dask import tables
+from emqa_dask.backend import to_host
 from emqa_dask.detect import log
 from emqa_dask.partition import Partition
 from emqa_dask.pipeline.tasks.classify import classify_partition
@@ -85,7 +86,8 @@ def make_image_thumbnails(images: list[np.ndarray], longest_px: int, device: str
     """JPEG of each image; its pixels are averaged on `device`."""
     if device == "cpu":
         return [thumbnails.make_thumbnail(image, longest_px) for image in images]
-    return map_on_device(lambda batch, _: thumbnails.make_thumbnails(batch, longest_px), images, device)
+    greys = map_on_device(lambda batch, _: to_host(thumbnails.downsample_batch(batch, longest_px)), images, device)
+    return [thumbnails.encode_thumbnail(grey.astype(np.float64)) for grey in greys]
 
 
 def detect(
