@@ -7,6 +7,7 @@ files and without arithmetic on images.
 import functools
 import hashlib
 import time
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -14,9 +15,10 @@ import pandas as pd
 from emqa_dask import tables
 from emqa_dask.archive.survey import compute_micrograph_id
 from emqa_dask.pipeline.tasks import survey as survey_tasks
+from emqa_dask.pipeline.workspace.micrograph_ledger import unpack_rows
 from emqa_dask.pipeline.workspace.stages import SCHEMAS, list_run_folders
 from emqa_dask.settings import Settings, replace
-from emqa_dask.store import parts
+from emqa_dask.store import parts, stacks
 
 SIZE_PX = 2048
 
@@ -73,9 +75,10 @@ def _example() -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, pd.DataFrame, 
     return blobs.head(3), evidence, features, predicted, make_thumbnail(image, 32)
 
 
-def make_partition(workspace, partition, rows, settings, wanted, call) -> dict:
+def make_partition(workspace, partition, packed_rows, settings, wanted, call) -> dict:
     """Every part that partition_tables.make_tables() would write, from one example image, with a signature each."""
     started = time.perf_counter()
+    rows = unpack_rows(packed_rows)
     where = list_run_folders(settings)
     if all(parts.has_part(workspace.uri, where[t], partition.name, SCHEMAS[t]) for t in wanted):
         return {"outcome": "found", "n_images": len(rows), "stages": {"stub": time.perf_counter() - started}}
@@ -95,8 +98,17 @@ def make_partition(workspace, partition, rows, settings, wanted, call) -> dict:
     repeated["features"]["signature"] = [row.tobytes() for row in tones]
     for table in wanted:
         parts.write_part(workspace.uri, where[table], partition.name, repeated[table], SCHEMAS[table])
+    write_shard(workspace, partition)
     n_bytes = n * SIZE_PX * SIZE_PX * 2
     return {"n_images": n, "bytes": n_bytes, "stages": {"stub": time.perf_counter() - started}}
+
+
+def write_shard(workspace, partition) -> None:
+    """A shard of one byte: a run that is repeated looks whether shards are there."""
+    length = stacks.read_grid(workspace.uri, partition.stack).shard_length
+    path = Path(stacks.shard_uri(workspace.uri, partition, length))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"0")
 
 
 def wait(seconds: float, call) -> dict:

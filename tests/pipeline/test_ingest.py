@@ -12,7 +12,7 @@ import tifffile
 from emqa_dask import tables
 from emqa_dask.archive.entries import Entry
 from emqa_dask.archive.scan import scan_archive
-from emqa_dask.pipeline.commands import ingest
+from emqa_dask.pipeline.commands import ingest, make_tables
 from emqa_dask.pipeline.tasks import survey
 from emqa_dask.pipeline.workspace import archive_sources, batches, file_catalog, micrograph_ledger, part_folders
 from emqa_dask.run.execute import Result, Task, execute
@@ -435,6 +435,18 @@ def test_partitions_and_current_stream_whole_partitions(sessions, small, tmp_pat
         pieces = list(micrograph_ledger.iter_current(Workspace(str(tmp_path))))
         assert not pd.concat([of["partition"].drop_duplicates() for of in pieces]).duplicated().any()
         pd.testing.assert_frame_equal(pd.concat(pieces, ignore_index=True), now)
+
+
+def test_packed_rows_of_a_partition_are_its_rows(sessions, small, tmp_path):
+    run(tmp_path, sessions, small)
+    workspace = Workspace(str(tmp_path))
+    for columns in (make_tables.TASK_COLUMNS, (*make_tables.TASK_COLUMNS, *make_tables.CHECK_COLUMNS)):
+        packed = micrograph_ledger.iter_packed_partitions(workspace, columns)
+        for (partition, rows), (same, data) in zip(
+            micrograph_ledger.iter_partitions(workspace, columns), packed, strict=True
+        ):
+            assert partition == same
+            pd.testing.assert_frame_equal(micrograph_ledger.unpack_rows(data), rows.reset_index(drop=True))
 
 
 def test_nothing_is_there_before_the_first_ingest(tmp_path):

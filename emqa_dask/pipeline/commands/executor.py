@@ -18,8 +18,9 @@ from emqa_dask.run.waiting import make_wait_message
 from emqa_dask.settings import Settings
 
 GIB = 2**30
-MANY_TASKS = 4096  # of Dask: with more partitions, some of them are bundled in a task
-MAX_BUNDLE = 8  # partitions in a task of Dask, at most
+MANY_TASKS = 1024  # of Dask: with more partitions, some of them are bundled in a task
+MAX_BUNDLE = 16  # partitions in a task of Dask, at most
+MIN_TASKS_PER_THREAD = 32  # that stay after bundling, so that all workers end at about the same time
 
 
 class RunExecutor:
@@ -66,7 +67,7 @@ class RunExecutor:
             stage=stage,
             client=client,
             tasks_per_worker=self._settings.run.tasks_per_worker,
-            bundle=max(1, min(MAX_BUNDLE, n_tasks // MANY_TASKS)),
+            bundle=choose_bundle(n_tasks, sum(client.nthreads().values()) if client else 1),
             limits=Limits(self._settings.run.timeout_s, int(self._settings.run.memory_gib * GIB)),
             resources=share_gpu(self._settings.run) if stage != "survey" else None,
         )
@@ -84,6 +85,11 @@ class RunExecutor:
             n_workers = len(self._client.nthreads())
             self._say(f"{n_workers} workers; dashboard: {self._client.dashboard_link}")
         return self._client
+
+
+def choose_bundle(n_tasks: int, n_threads: int) -> int:
+    """Number of partitions in a task of Dask, each of which costs its scheduler milliseconds."""
+    return max(1, min(MAX_BUNDLE, n_tasks // MANY_TASKS, n_tasks // (MIN_TASKS_PER_THREAD * n_threads)))
 
 
 def _check_disk(result: Result) -> None:

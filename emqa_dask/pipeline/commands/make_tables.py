@@ -50,8 +50,8 @@ def make_tables(workspace: Workspace, settings: Settings, steps: list[str], exec
         return
     columns = (*TASK_COLUMNS, *CHECK_COLUMNS) if "custom_checks" in needed else TASK_COLUMNS
     tasks = (
-        Task(partition.name, (workspace, partition, rows, settings, needed), len(partition))
-        for partition, rows in micrograph_ledger.iter_partitions(workspace, columns)
+        Task(partition.name, (workspace, partition, packed_rows, settings, needed), len(partition))
+        for partition, packed_rows in micrograph_ledger.iter_packed_partitions(workspace, columns)
         if partition.name not in finished
     )
     stage = "triage" if "predict" in steps else steps[-1]

@@ -50,7 +50,7 @@ def fail_partition(workspace: Workspace, settings: Settings, result: Result) -> 
     """Records the failure of a whole partition, without a failed image; the next run repeats it."""
     table_folders = list_run_folders(settings)
     name = result.task.name
-    rows = result.task.args[2]
+    rows = micrograph_ledger.unpack_rows(result.task.args[2])
     table = next((t for t in table_folders if not parts.has_part(workspace.uri, table_folders[t], name)), None)
     if table is not None:
         columns = {"stage": table, "kind": result.failure_kind, "error": result.error, "traceback": result.traceback}

