@@ -10,7 +10,7 @@ from emqa_dask.featurise.images import compute_features_of_batch, image_features
 from emqa_dask.featurise.rings import measure_thon_rings
 from emqa_dask.store.thumbnails import make_thumbnail, make_thumbnails
 from emqa_dask.synthetic.films import draw_amorphous_film
-from tests.featurise.test_batch import assert_equal_features, make_image
+from tests.featurise.test_feature_batches import assert_equal_features, make_image
 
 pytestmark = pytest.mark.gpu
 
