@@ -1,0 +1,1 @@
+"""What people say about images: labels in the formats of other tools, read and written."""
