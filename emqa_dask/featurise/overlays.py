@@ -5,8 +5,9 @@ from collections.abc import Iterator
 import cv2
 import numpy as np
 
-from emqa_dask.featurise.pixel_loops import connect_runs, count_bar_pixels, count_in_bins, find_runs, find_step_runs
+from emqa_dask.featurise.pixel_loops import connect_runs, count_bar_pixels, count_in_bins, find_step_runs
 from emqa_dask.featurise.tones import NO_SPAN
+from emqa_dask.mask_runs import find_runs
 
 VIEW_PX = 1024  # overlays are looked for on a view of at most this side: letters and bars survive it
 VIEW_RANGE = (-0.5, 1.5)  # in grey ranges

@@ -6,31 +6,6 @@ from numpy.typing import NDArray
 
 
 @numba.njit(nogil=True, cache=True)
-def find_runs(mask: NDArray) -> NDArray:
-    """Runs (n, 3: y, start, stop) of True along the rows of `mask` (h, w)."""
-    h, w = mask.shape
-    n = 0
-    for y in range(h):
-        is_inside = False
-        for x in range(w):
-            n += mask[y, x] and not is_inside
-            is_inside = mask[y, x]
-    runs = np.empty((n, 3), np.int64)
-    n = 0
-    for y in range(h):
-        is_inside = False
-        for x in range(w):
-            if mask[y, x] and not is_inside:
-                runs[n, 0] = y
-                runs[n, 1] = x
-                n += 1
-            if mask[y, x]:
-                runs[n - 1, 2] = x + 1
-            is_inside = mask[y, x]
-    return runs
-
-
-@numba.njit(nogil=True, cache=True)
 def _find_root(parents: NDArray, k: int) -> int:
     while parents[k] != k:
         parents[k] = parents[parents[k]]

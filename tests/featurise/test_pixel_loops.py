@@ -11,6 +11,7 @@ from scipy import ndimage
 from emqa_dask.featurise import pixel_loops
 from emqa_dask.featurise.quantiles import compute_quantile
 from emqa_dask.featurise.tones import compute_tones, count_levels, find_grey_range, rank_levels
+from emqa_dask.mask_runs import find_runs
 
 MASKS = hnp.arrays(bool, hnp.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=24))
 VALUES = hnp.arrays(np.float32, st.integers(1, 300), elements=st.floats(-100, 100, width=32))
@@ -19,7 +20,7 @@ VALUES = hnp.arrays(np.float32, st.integers(1, 300), elements=st.floats(-100, 10
 @settings(deadline=None)
 @given(MASKS)
 def test_runs_of_a_mask_are_connected_as_scipy_does(mask):
-    runs = pixel_loops.find_runs(mask)
+    runs = find_runs(mask)
     drawn = np.full(mask.shape, -1)
     for (y, start, stop), region in zip(runs, pixel_loops.connect_runs(runs), strict=True):
         assert (drawn[y, start:stop] == -1).all()
@@ -39,7 +40,7 @@ def test_runs_of_a_step_are_those_of_opencv(seed, h, w, length, sign):
     rise[1:-1] = view[2:] - view[:-2]
     rise = cv2.blur(rise, (7, 1))
     rise[:, [0, -1]] = 0
-    expected = pixel_loops.find_runs(sign * rise > np.float32(0.18))
+    expected = find_runs(sign * rise > np.float32(0.18))
     expected = expected[expected[:, 2] - expected[:, 1] >= length]
     np.testing.assert_array_equal(pixel_loops.find_step_runs(view, np.float32(0.18), length, sign), expected)
     turned = np.ascontiguousarray(view.T).T  # the same pixels, column by column

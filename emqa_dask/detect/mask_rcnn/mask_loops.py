@@ -1,4 +1,4 @@
-"""Loops over runs of masks by numba: found, measured and encoded for all objects without a call per object.
+"""Loops over runs of masks by numba: measured and encoded for all objects without a call per object.
 
 Runs are (r, 3) int64, see masks.Runs; those of object k are `runs[offsets[k] : offsets[k + 1]]` (`offsets`: (n + 1,)).
 """
@@ -9,31 +9,6 @@ from numpy.typing import NDArray
 
 MAX_CHARACTERS = 7  # of a count in COCO's compressed RLE: 5 bits each, 32 bits and a sign
 MAX_COORDINATE = 1 << 62  # half pixels: beyond every image
-
-
-@numba.njit(nogil=True, cache=True)
-def find_column_runs(mask: NDArray, y0: int, x0: int) -> NDArray:
-    """Runs of True down the columns of `mask` (h, w), whose first pixel is (y0, x0) of the image."""
-    h, w = mask.shape
-    n = 0
-    for x in range(w):
-        is_inside = False
-        for y in range(h):
-            n += mask[y, x] and not is_inside
-            is_inside = mask[y, x]
-    runs = np.empty((n, 3), np.int64)
-    n = 0
-    for x in range(w):
-        is_inside = False
-        for y in range(h):
-            if mask[y, x]:
-                if not is_inside:
-                    runs[n, 0] = x + x0
-                    runs[n, 1] = y + y0
-                    n += 1
-                runs[n - 1, 2] = y + y0 + 1
-            is_inside = mask[y, x]
-    return runs
 
 
 @numba.njit(nogil=True, cache=True)

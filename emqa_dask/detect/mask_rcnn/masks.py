@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from emqa_dask.detect.mask_rcnn.mask_loops import encode_objects, find_column_runs, measure_objects
+from emqa_dask.detect.mask_rcnn.mask_loops import encode_objects, measure_objects
+from emqa_dask.mask_runs import find_runs
 
 if TYPE_CHECKING:
     import torch
@@ -77,7 +78,7 @@ def paste_as_detectron2(masks: "torch.Tensor", boxes: "torch.Tensor", shape: tup
 
 def runs(crop: Crop) -> Runs:
     """The pixels of a mask as vertical runs, in the whole image's coordinates."""
-    return find_column_runs(crop.mask, crop.y0, crop.x0)
+    return find_runs(crop.mask.T) + np.array([crop.x0, crop.y0, crop.y0])
 
 
 def encode(mask_runs: Sequence[Runs], shape: tuple[int, int]) -> list[str]:
