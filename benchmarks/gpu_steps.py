@@ -13,20 +13,22 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.bench_log import SEARCH, sigmas_of
 from emqa_dask import load_detector, load_ensemble
-from emqa_dask.backend import to_device
+from emqa_dask.backend import to_device, to_host
 from emqa_dask.detect import log_batch
 from emqa_dask.detect.batch_intensity import compute_batch_limits
 from emqa_dask.detect.blobs import find_blobs
 from emqa_dask.detect.log import detect_images
 from emqa_dask.detect.mask_rcnn import device_masks
 from emqa_dask.detect.normalise import normalise
-from emqa_dask.featurise.images import compute_features_of_batch, image_features
+from emqa_dask.featurise.batch_parts import split_images
+from emqa_dask.featurise.images import compute_features_of_parts, image_features
 from emqa_dask.featurise.rings import measure_thon_rings
 from emqa_dask.settings import Detect
-from emqa_dask.store.thumbnails import make_thumbnail, make_thumbnails
+from emqa_dask.store.thumbnails import downsample_batch, encode_thumbnail, make_thumbnail
 
 FLOAT_BYTES = 4
 MASK_CELLS = 28
+THUMBNAIL_PX = 256  # the default of store.thumbnail_px
 N_OBJECTS = 100  # of an image of one megapixel, whose masks are pasted
 
 
@@ -128,12 +130,21 @@ def _make_feature_steps(device: str, images: Sequence[np.ndarray], megapixels: f
     stack = np.stack(images)
     batch = to_device(stack, device)
     first = to_device(images[0], device)
+    sides_px = [min(image.shape) for image in images]
+    no_colours = [0.0] * len(images)
+
+    def compute_features() -> object:
+        return compute_features_of_parts(split_images(batch), sides_px, no_colours, device)
+
+    def make_thumbnails() -> object:
+        return [encode_thumbnail(grey) for grey in to_host(downsample_batch(batch, THUMBNAIL_PX)).astype(np.float64)]
+
     return {
-        "features, batch": Step(lambda: list(compute_features_of_batch(batch)), megapixels, stack.nbytes),
+        "features, batch": Step(compute_features, megapixels, stack.nbytes),
         "features, images on a CPU": Step(
             lambda: [image_features(image) for image in images], megapixels, stack.nbytes
         ),
-        "thumbnails, batch": Step(lambda: make_thumbnails(batch), megapixels, stack.nbytes),
+        "thumbnails, batch": Step(make_thumbnails, megapixels, stack.nbytes),
         "thumbnails, images on a CPU": Step(
             lambda: [make_thumbnail(image) for image in images], megapixels, stack.nbytes
         ),

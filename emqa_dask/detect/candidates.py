@@ -2,26 +2,21 @@
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from emqa_dask import tables
-from emqa_dask.backend import to_device
+from emqa_dask.backend import get_array_modules, to_device
 from emqa_dask.detect import log_batch, log_fast, scales, tiles
 from emqa_dask.detect.batch_intensity import centre_batch, compute_batch_limits
-from emqa_dask.detect.normalise import (
-    IntensityLimits,
-    convert_for_device,
-    convert_to_real,
-    find_finite,
-    normalise,
-)
+from emqa_dask.detect.normalise import IntensityLimits, find_finite, normalise
 from emqa_dask.detect.prune import count_affordable, prune_largest_first
 from emqa_dask.detect.scales import Maxima, SearchRegion
 from emqa_dask.detect.tiles import Strip
+from emqa_dask.pixel_types import convert_for_device, convert_to_real
 from emqa_dask.settings import Detect
 
 CANDIDATES_PER_DETECTION = 20  # maxima of each polarity that are kept and pruned, per detection that may be given
@@ -71,17 +66,14 @@ def find_candidates_in_strips(
     maxima = scales.NO_MAXIMA
     if len(sigmas) == 0:
         return Candidates(maxima, sigmas, shape, settings)
-    steps = [log_fast.choose_grid_step(sigma, shape) for sigma in sigmas]
-    halo = log_fast.compute_halo(sigmas.max()) + 1
-    for strip in tiles.plan_strips(shape, halo, max(steps), strip_px):
+    for strip in _plan_strips(sigmas, shape, strip_px):
         image = convert_to_real(np.asarray(read(strip.first, strip.last)))
         if device == "cpu":
             part = _find_maxima_on_host(image, limits, sigmas, strip, shape, settings)
         else:
             batch = to_device(convert_for_device(image)[None], device)
             (part,) = _find_maxima_on_device(batch, limits, sigmas, strip, shape, settings)
-        part = part._replace(y=part.y + strip.first)
-        maxima = scales.keep_strongest([maxima, part], compute_max_candidates(settings))
+        maxima = _add_maxima(maxima, part, strip, settings)
     return Candidates(maxima, sigmas, shape, settings)
 
 
@@ -89,16 +81,36 @@ def find_candidates_in_batch(images: Any, settings: Detect) -> list[Candidates]:
     """Candidates of each of `images` (n, h, w; real, as acquired), an array on the device that searches them.
 
     They are those of `find_candidates`, and few more (see `log_batch.find_batch_maxima`). Only the table of maxima
-    leaves the device. Images above `tiles.WHOLE_PX` pixels need `find_candidates`.
+    leaves the device. Images above `tiles.WHOLE_PX` pixels are searched one by one, in strips of rows.
     """
     shape = tuple(images.shape[1:])
     sigmas = select_sigmas(settings, shape)
     if images.size == 0 or len(sigmas) == 0:
         return [Candidates(scales.NO_MAXIMA, sigmas, shape, settings)] * len(images)
-    limits = compute_batch_limits(images, settings.low_percentile, settings.high_percentile)
-    strip = Strip(0, 0, shape[0], shape[0])
-    parts = _find_maxima_on_device(images, limits, sigmas, strip, shape, settings)
-    return [Candidates(maxima, sigmas, shape, settings) for maxima in parts]
+    is_large = math.prod(shape) > tiles.WHOLE_PX
+    if is_large and len(images) > 1:
+        return [part for n in range(len(images)) for part in find_candidates_in_batch(images[n : n + 1], settings)]
+    xp, _ = get_array_modules(images)
+    sample = images.take(xp.asarray(tiles.list_sample_rows(shape)), axis=1) if is_large else images
+    limits = compute_batch_limits(sample, settings.low_percentile, settings.high_percentile)
+    maxima = [scales.NO_MAXIMA] * len(images)
+    for strip in _plan_strips(sigmas, shape):
+        rows = images[:, strip.first : strip.last]
+        parts = _find_maxima_on_device(rows, limits, sigmas, strip, shape, settings)
+        maxima = [_add_maxima(own, part, strip, settings) for own, part in zip(maxima, parts, strict=True)]
+    return [Candidates(own, sigmas, shape, settings) for own in maxima]
+
+
+def _plan_strips(sigmas: np.ndarray, shape: tuple[int, int], strip_px: int | None = None) -> Iterator[Strip]:
+    """Strips of an image of `shape` for a search with `sigmas`."""
+    steps = [log_fast.choose_grid_step(sigma, shape) for sigma in sigmas]
+    return tiles.plan_strips(shape, log_fast.compute_halo(sigmas.max()) + 1, max(steps), strip_px)
+
+
+def _add_maxima(maxima: Maxima, part: Maxima, strip: Strip, settings: Detect) -> Maxima:
+    """The strongest of `maxima` of an image and those of a strip, whose y counts from the first row it reads."""
+    part = part._replace(y=part.y + strip.first)
+    return scales.keep_strongest([maxima, part], compute_max_candidates(settings))
 
 
 def _find_maxima_on_host(

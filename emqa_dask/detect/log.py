@@ -1,21 +1,18 @@
 """Detections of the Laplacian-of-Gaussian detector: of an image, of a batch, and of an image read in strips."""
 
-import math
 from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 import pandas as pd
 
-from emqa_dask.backend import run_in_batches, to_device, use_device
-from emqa_dask.detect import tiles
 from emqa_dask.detect.candidates import (
-    Candidates,
     find_candidates,
     find_candidates_in_batch,
     find_candidates_in_strips,
     select_detections,
 )
-from emqa_dask.detect.normalise import IntensityLimits, convert_for_device
+from emqa_dask.detect.normalise import IntensityLimits
+from emqa_dask.device_batches import map_on_device
 from emqa_dask.settings import Detect
 
 
@@ -53,30 +50,9 @@ def detect_images(
     """
     if device == "cpu":
         return (detect_image(image, settings) for image in images)
-    results = run_in_batches(lambda batch: _search_batch(batch, settings, device), images, batch_size)
+    arrays = (np.asarray(image) for image in images)
+    results = map_on_device(lambda batch, _: find_candidates_in_batch(batch, settings), arrays, device, batch_size)
     return (select_detections(candidates, settings) for candidates in results)
-
-
-def _search_batch(images: list[np.ndarray], settings: Detect, device: str) -> list[Candidates]:
-    """The candidates of each of `images`: those of one shape and dtype are searched together.
-
-    Other threads may use the device between batches, and while this one selects detections.
-    """
-    images = [convert_for_device(np.asarray(image)) for image in images]
-    positions_by_kind: dict[tuple, list[int]] = {}
-    for n, image in enumerate(images):
-        positions_by_kind.setdefault((image.shape, image.dtype), []).append(n)
-    by_position: dict[int, Candidates] = {}
-    for (shape, _), positions in positions_by_kind.items():
-        if math.prod(shape) > tiles.WHOLE_PX:
-            with use_device(device):
-                results = [find_candidates(images[n], settings, device=device) for n in positions]
-        else:
-            batch = np.stack([images[n] for n in positions])
-            with use_device(device):
-                results = find_candidates_in_batch(to_device(batch, device), settings)
-        by_position.update(zip(positions, results, strict=True))
-    return [by_position[n] for n in range(len(images))]
 
 
 def detect_strips(

@@ -4,6 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from emqa_dask.pixel_types import convert_to_real
+
 # Normalised values are clipped here, one range beyond each percentile.
 FLOOR = -1.0
 CEILING = 2.0
@@ -48,21 +50,6 @@ def normalise(
     if is_ok is not None:
         out[~is_ok] = min(max((median - low) / (high - low), FLOOR), CEILING)
     return out
-
-
-def convert_to_real(image: np.ndarray) -> np.ndarray:
-    """`image` with bool as uint8 and float16 as float32; ValueError unless it is (h, w) of real numbers."""
-    if image.ndim != 2 or image.dtype.kind not in "buif":
-        raise ValueError(f"the image is {image.dtype} of shape {image.shape}: two-dimensional real numbers are needed")
-    if image.dtype.kind == "b":
-        return image.view(np.uint8)
-    return image.astype(np.float32) if image.dtype == np.float16 else image
-
-
-def convert_for_device(image: np.ndarray) -> np.ndarray:
-    """`image` by convert_to_real(), in the processor's byte order and at most 8 bytes a pixel, as GPUs need it."""
-    image = convert_to_real(image)
-    return image.astype(np.float64 if image.dtype.itemsize > 8 else image.dtype.newbyteorder("="), copy=False)
 
 
 def find_finite(image: np.ndarray) -> np.ndarray | None:

@@ -10,6 +10,7 @@ from emqa_dask.detect.normalise import IntensityLimits, compute_intensity_limits
 
 WHOLE_PX = 1 << 25  # images up to this many pixels are processed in one piece
 STRIP_PX = 1 << 23  # pixels that a strip of a larger image owns, about; some 50 bytes of memory each, halo included
+SAMPLE_ROWS = 256  # of a larger image, from which its intensity limits are taken
 
 
 class Strip(NamedTuple):
@@ -38,7 +39,10 @@ def plan_strips(shape: tuple[int, int], halo: int, unit: int, strip_px: int | No
 
 
 def sample_intensity_limits(
-    read: Callable[[int, int], np.ndarray], shape: tuple[int, int], percentiles: tuple[float, float], n_rows: int = 256
+    read: Callable[[int, int], np.ndarray],
+    shape: tuple[int, int],
+    percentiles: tuple[float, float],
+    n_rows: int = SAMPLE_ROWS,
 ) -> IntensityLimits:
     """The intensities at two percentiles, and the median, of an image of `shape` that need not fit in memory.
 
@@ -47,5 +51,10 @@ def sample_intensity_limits(
     """
     if math.prod(shape) <= WHOLE_PX:
         return compute_intensity_limits(np.asarray(read(0, shape[0])), *percentiles)
-    rows = np.unique(np.linspace(0, shape[0] - 1, min(n_rows, shape[0])).astype(int))
-    return compute_intensity_limits(np.concatenate([np.asarray(read(int(y), int(y) + 1)) for y in rows]), *percentiles)
+    rows = list_sample_rows(shape, n_rows)
+    return compute_intensity_limits(np.concatenate([np.asarray(read(y, y + 1)) for y in rows]), *percentiles)
+
+
+def list_sample_rows(shape: tuple[int, int], n_rows: int = SAMPLE_ROWS) -> list[int]:
+    """At most `n_rows` rows, spread evenly over an image of `shape`, that stand for all pixels."""
+    return np.unique(np.linspace(0, shape[0] - 1, min(n_rows, shape[0])).astype(int)).tolist()

@@ -1,13 +1,12 @@
 """Statistics of one image, for flags, forests and people: tones, detail, overlays, marks of non-micrographs."""
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
-from emqa_dask.backend import get_array_modules, use_device
+from emqa_dask.backend import use_device
 from emqa_dask.featurise import foreign, overlays
-from emqa_dask.featurise.batch_parts import split_images
 from emqa_dask.featurise.image_parts import ImageParts, compute_unit, split_image
 from emqa_dask.featurise.picture_kinds import draw_thumbnail, estimate_picture_kinds
 from emqa_dask.featurise.signature import N_BYTES, encode_signature
@@ -57,42 +56,14 @@ def image_features(image: np.ndarray, *, colour_fraction: float = 0.0) -> dict[s
 
 
 def compute_features_of_images(
-    images: Sequence[np.ndarray],
-    colour_fractions: Sequence[float] | None = None,
-    *,
-    map_images: Callable[..., Iterable] = map,
+    images: Sequence[np.ndarray], colour_fractions: Sequence[float] | None = None
 ) -> list[dict[str, float | bytes]]:
-    """`image_features` of each of `images` (h, w), of any shapes, on the host; the network sees them together.
-
-    `map_images` is the `map` of an executor where threads shall share the images.
-    """
+    """`image_features` of each of `images` (h, w), of any shapes, on the host; the network sees them together."""
     for image in images:
-        _check_dimensions(image.ndim, 2)
-    summaries = list(map_images(_summarise_image, images))
+        if image.ndim != 2:
+            raise ValueError(f"image has {image.ndim} dimensions: a micrograph has 2")
+    summaries = [_summarise_parts(split_image(image)) for image in images]
     return _complete_features(summaries, [min(image.shape) for image in images], colour_fractions, "cpu")
-
-
-def compute_features_of_batch(
-    images: Any,
-    colour_fractions: Sequence[float] | None = None,
-    *,
-    dtype: np.dtype | None = None,
-    map_images: Callable[..., Iterable] = map,
-) -> list[dict[str, float | bytes]]:
-    """`image_features` of each of `images` (n, h, w), numpy or cupy, computed where they are.
-
-    All passes over the pixels and the network of picture kinds run on the device; what is computed from the small
-    arrays that come back runs on the host, image by image, through `map_images`: the `map` of an executor spreads it
-    over threads. `dtype` is that of the images as they were acquired, where the device holds them in another.
-
-    Numbers agree with those of `image_features` within 1e-4 relative, those that count pixels within 1e-3 or, of
-    directions and tones, 1e-2. Float32 images whose contrast is below 1e-3 of their level are rounded otherwise.
-    """
-    _check_dimensions(images.ndim, 3)
-    xp, _ = get_array_modules(images)
-    summaries = list(map_images(_summarise_parts, split_images(images, dtype)))
-    sides = [min(images.shape[1:])] * len(summaries)
-    return _complete_features(summaries, sides, colour_fractions, "cpu" if xp is np else "cuda")
 
 
 def compute_features_of_parts(
@@ -101,7 +72,12 @@ def compute_features_of_parts(
     colour_fractions: Sequence[float],
     device: str = "cpu",
 ) -> list[dict[str, float | bytes]]:
-    """`image_features` of images from what split_image() or split_images() kept of them; the network on `device`."""
+    """`image_features` of images from what split_image() or split_images() kept of them; the network on `device`.
+
+    With split_images() numbers agree with those of `image_features` within 1e-4 relative, those that count pixels
+    within 1e-3 or, of directions and tones, 1e-2. Float32 images whose contrast is below 1e-3 of their level are
+    rounded otherwise.
+    """
     return _complete_features([_summarise_parts(own) for own in parts], short_sides_px, colour_fractions, device)
 
 
@@ -126,15 +102,6 @@ def _complete_features(
         row: dict[str, float | bytes] = {name: float(numbers.get(name, np.nan)) for name in IMAGE_STATISTICS}
         features.append(row | {"signature": summary.signature})
     return features
-
-
-def _check_dimensions(n: int, n_expected: int) -> None:
-    if n != n_expected:
-        raise ValueError(f"image has {n - n_expected + 2} dimensions: a micrograph has 2")
-
-
-def _summarise_image(image: np.ndarray) -> _Summary:
-    return _summarise_parts(split_image(image))
 
 
 def _summarise_parts(parts: ImageParts | float) -> _Summary:

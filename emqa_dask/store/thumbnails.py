@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from emqa_dask.area_average import average_areas
-from emqa_dask.backend import get_array_modules, to_host
+from emqa_dask.backend import get_array_modules
 
 JPEG_QUALITY = 80
 EXACTLY_AVERAGED_DTYPES = {
@@ -21,14 +21,6 @@ def make_thumbnail(image: np.ndarray, longest_px: int = 256) -> bytes:
     black, a constant image is mid-grey, complex pixels show their magnitude.
     """
     return encode_thumbnail(_downsample(np.abs(image) if image.dtype.kind == "c" else image, longest_px))
-
-
-def make_thumbnails(images: Any, longest_px: int = 256) -> list[bytes]:
-    """make_thumbnail() of each of `images` (n, y, x), numpy or cupy, downsampled where they are.
-
-    Grey levels agree with those of make_thumbnail() within 2 of 255.
-    """
-    return [encode_thumbnail(grey) for grey in to_host(downsample_batch(images, longest_px)).astype(np.float64)]
 
 
 def encode_thumbnail(grey: np.ndarray) -> bytes:
@@ -74,7 +66,10 @@ def _downsample(image: np.ndarray, longest_px: int) -> np.ndarray:
 
 
 def downsample_batch(images: Any, longest_px: int) -> Any:
-    """`images` (n, y, x) averaged to at most `longest_px` a side, not finite where they are, on their device."""
+    """`images` (n, y, x) averaged to at most `longest_px` a side, not finite where they are, on their device.
+
+    Their JPEGs are those of make_thumbnail() within 2 of 255 grey levels.
+    """
     xp, _ = get_array_modules(images)
     shape = _compute_shape(images.shape[1:], longest_px)
     if images.dtype.newbyteorder("=") in EXACTLY_AVERAGED_DTYPES:

@@ -6,8 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from emqa_dask import device_batches
 from emqa_dask.backend import to_device
-from emqa_dask.detect import candidates, log, tiles
+from emqa_dask.detect import candidates, tiles
 from emqa_dask.detect.log import detect_image, detect_images
 from emqa_dask.settings import Detect
 from emqa_dask.synthetic.profiles import make_sample
@@ -49,7 +50,7 @@ class Device:
 @pytest.fixture
 def device(monkeypatch):
     there = Device()
-    for module in (candidates, log):
+    for module in (candidates, device_batches):
         monkeypatch.setattr(module, "to_device", there)
     return there
 
@@ -103,7 +104,7 @@ def test_an_image_too_large_is_named_after_earlier_results(device):
         next(found)
 
 
-def test_mixed_shapes_empty_images_and_strips_go_one_by_one(device, monkeypatch):
+def test_mixed_shapes_empty_images_and_strips_have_their_own_rows(device, monkeypatch):
     many = [*images(2), *images(1, shape=(64, 64)), np.zeros((0, 7), np.uint8), np.full((40, 40), 3, np.uint8)]
     expected = [detect_image(image, SETTINGS, device="cuda") for image in many]
     assert_same(detect_images(many, SETTINGS, 8, "cuda"), expected)
@@ -112,11 +113,10 @@ def test_mixed_shapes_empty_images_and_strips_go_one_by_one(device, monkeypatch)
     monkeypatch.setattr(tiles, "STRIP_PX", 3000)
     device.shapes.clear()
     limited = [detect_image(image, SETTINGS, device="cuda") for image in many[:2]]
-    in_strips = list(device.shapes)
-    assert len(in_strips) > 2
+    assert len(device.shapes) > 2
     device.shapes.clear()
     assert_same(detect_images(many[:2], SETTINGS, 2, "cuda"), limited)
-    assert device.shapes == in_strips
+    assert device.shapes == [(2, 96, 80)]
 
 
 def test_cpu_results_come_image_by_image_equal_to_detect_image():

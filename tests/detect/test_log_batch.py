@@ -13,12 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from emqa_dask import backend
+from emqa_dask import backend, device_batches
 from emqa_dask.detect import batch_intensity, batch_peaks, blobs, candidates, log, log_batch, log_fast, scales, surface
 from emqa_dask.detect.batch_intensity import centre_batch, compute_batch_limits
 from emqa_dask.detect.blobs import find_blobs
 from emqa_dask.detect.log import detect_image
-from emqa_dask.detect.normalise import compute_intensity_limits, convert_for_device, find_finite, normalise
+from emqa_dask.detect.normalise import compute_intensity_limits, find_finite, normalise
+from emqa_dask.pixel_types import convert_for_device
 from emqa_dask.settings import Detect
 from tests.detect.strict_arrays import Strict, StrictModule
 
@@ -271,10 +272,10 @@ def test_calls_do_not_grow_with_the_batch(monkeypatch):
 def use_strict_arrays(monkeypatch):
     """Let the batch's path use arrays that refuse implicit conversion; the shapes that go there and come back."""
     moved = []
-    monkeypatch.setattr(log, "to_device", lambda array, _: moved.append(array.shape) or Strict(array))
+    monkeypatch.setattr(device_batches, "to_device", lambda array, _: moved.append(array.shape) or Strict(array))
     monkeypatch.setattr(candidates, "to_device", lambda array, _: moved.append(array.shape) or Strict(array))
     monkeypatch.setattr(batch_peaks, "to_host", lambda array: moved.append(array.shape) or array.get())
-    for module in (batch_intensity, batch_peaks, log_batch):
+    for module in (batch_intensity, batch_peaks, candidates, log_batch):
         monkeypatch.setattr(module, "get_array_modules", lambda _: (StrictModule(np), StrictModule(scipy.ndimage)))
     monkeypatch.setattr(log_batch, "get_skimage", lambda _: StrictModule(skimage))
     return moved
@@ -341,7 +342,7 @@ def test_tables_are_made_while_others_may_use_the_device(monkeypatch):
         events.append(("search", backend._device_lock.locked()))
         return array
 
-    monkeypatch.setattr(log, "to_device", to_device)
+    monkeypatch.setattr(device_batches, "to_device", to_device)
     monkeypatch.setattr(log, "select_detections", select_detections)
     assert len(list(log.detect_images([make_scene(n, (60, 70)) for n in range(3)], Detect(), 2, "cuda"))) == 3
     assert events == [("search", True), *[("select", False)] * 2, ("search", True), ("select", False)]
@@ -352,7 +353,7 @@ def test_images_of_several_kinds_are_searched_in_groups(monkeypatch):
     images = [make_scene(n, shape, dtype) for n, (shape, dtype) in enumerate(kinds)]
     expected = [candidates.find_candidates_in_batch(image[None], Detect())[0] for image in images]
     shapes = []
-    monkeypatch.setattr(log, "to_device", lambda array, _: shapes.append(array.shape) or array)
+    monkeypatch.setattr(device_batches, "to_device", lambda array, _: shapes.append(array.shape) or array)
     rows = list(log.detect_images(images, Detect(), 8, "cuda"))
     assert shapes == [(2, 90, 80), (1, 90, 80), (1, 60, 80)]
     for table, part in zip(rows, expected, strict=True):

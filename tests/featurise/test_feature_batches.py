@@ -1,7 +1,6 @@
 """Statistics, spectra, signatures and thumbnails of a batch on a device are those of single images on the host."""
 
 import inspect
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
@@ -15,10 +14,10 @@ from hypothesis import strategies as st
 from emqa_dask import area_average
 from emqa_dask.area_average import average_areas, make_area_weights
 from emqa_dask.backend import to_host
-from emqa_dask.featurise import batch_parts, hits, images, periodogram, rings
-from emqa_dask.featurise.images import compute_features_of_batch, compute_features_of_images, image_features
+from emqa_dask.featurise import batch_parts, hits, periodogram, rings
+from emqa_dask.featurise.batch_parts import split_images
+from emqa_dask.featurise.images import compute_features_of_images, compute_features_of_parts, image_features
 from emqa_dask.store import thumbnails
-from emqa_dask.store.thumbnails import make_thumbnails
 from emqa_dask.synthetic.faults import apply_fault
 from emqa_dask.synthetic.films import draw_amorphous_film
 from emqa_dask.synthetic.profiles import make_sample
@@ -57,6 +56,12 @@ def make_image(seed, shape, dtype):
     return (info.min / 3 + image * (info.max / 3 - info.min / 3)).astype(dtype)
 
 
+def compute_features_of_batch(batch, dtype=None, device="cpu"):
+    """Features of each image of `batch` (n, h, w), as the pipeline computes them on a device."""
+    n, h, w = batch.shape
+    return compute_features_of_parts(split_images(batch, dtype), [min(h, w)] * n, [0.25] * n, device)
+
+
 def assert_equal_features(found, expected):
     assert list(found) == list(expected)
     tones, grain = (np.frombuffer(row.pop("signature"), np.uint8) for row in (found, expected)), None
@@ -71,7 +76,7 @@ def assert_equal_features(found, expected):
 def assert_equal_thumbnails(images, longest_px, device=np.asarray):
     """Grey levels before compression: JPEG's rounding of coefficients hides how near they are."""
     greys = to_host(thumbnails.downsample_batch(device(images), longest_px))
-    for jpeg, grey, image in zip(make_thumbnails(device(images), longest_px), greys, images, strict=True):
+    for grey, image in zip(greys, images, strict=True):
         image = abs(image) if image.dtype.kind == "c" else image
         expected = thumbnails._downsample(image, longest_px)
         # OpenCV rounds the means of 8 and 16 bits to levels, halves upwards in blocks of 2 x 2 px.
@@ -81,18 +86,16 @@ def assert_equal_thumbnails(images, longest_px, device=np.asarray):
         )
         np.testing.assert_allclose(grey, expected, atol=tolerance, rtol=1e-6)
         assert not is_rounded or np.sum(np.abs(grey - expected) > 0.5) <= max(1, 0.2 * grey.size)
-        shape = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_UNCHANGED).shape
-        assert shape == grey.shape
+        jpeg = np.frombuffer(thumbnails.encode_thumbnail(grey.astype(np.float64)), np.uint8)
+        assert cv2.imdecode(jpeg, cv2.IMREAD_UNCHANGED).shape == grey.shape
 
 
 def use_strict_arrays(monkeypatch):
-    """Let all functions for a device use arrays that refuse implicit conversion; the network stays on the CPU."""
-    for module in (area_average, batch_parts, hits, images, periodogram, rings, thumbnails):
+    """Let all functions for a device use arrays that refuse implicit conversion."""
+    for module in (area_average, batch_parts, hits, periodogram, rings, thumbnails):
         modules = (StrictModule(np), StrictModule(scipy.ndimage))
         monkeypatch.setattr(module, "get_array_modules", lambda _, modules=modules: modules)
     monkeypatch.setattr(area_average, "get_skimage", lambda _: StrictModule(skimage))
-    estimate = images.estimate_picture_kinds
-    monkeypatch.setattr(images, "estimate_picture_kinds", lambda pictures, device: estimate(pictures))
 
 
 @settings(deadline=None, max_examples=60)
@@ -121,7 +124,7 @@ def test_areas_without_cucim_are_averaged_alike(monkeypatch):
 def test_features_of_a_batch_are_those_of_its_images(seed, h, w, dtype, n):
     batch = np.stack([make_image(seed + k, (max(h, 32), max(w, 32)), dtype)[:h, :w] for k in range(n)])
     for found, image in zip(compute_features_of_batch(batch), batch, strict=True):
-        assert_equal_features(found, image_features(image))
+        assert_equal_features(found, image_features(image, colour_fraction=0.25))
 
 
 @pytest.mark.parametrize("fault", ["banner", "scale_bar", "saturation", "charging", "x_rays", "drift", "blank"])
@@ -129,9 +132,8 @@ def test_faults_are_seen_alike_in_a_batch(fault):
     rng = np.random.default_rng(7)
     image = make_sample("cavity-tem", rng, (1100, 1300)).image
     faulty = apply_fault(fault, image, rng)
-    found = compute_features_of_batch(np.stack([image, faulty]), [0.0, 0.25])
-    assert_equal_features(found[0], image_features(image))
-    assert_equal_features(found[1], image_features(faulty, colour_fraction=0.25))
+    for found, own in zip(compute_features_of_batch(np.stack([image, faulty])), (image, faulty), strict=True):
+        assert_equal_features(found, image_features(own, colour_fraction=0.25))
 
 
 @pytest.mark.parametrize(
@@ -152,17 +154,16 @@ def test_faults_are_seen_alike_in_a_batch(fault):
 def test_invalid_images_in_a_batch_are_as_alone(image):
     other = np.zeros(image.shape, image.dtype)
     for found, alone in zip(compute_features_of_batch(np.stack([image, other, image])), (image, other, image)):
-        assert_equal_features(found, image_features(alone))
+        assert_equal_features(found, image_features(alone, colour_fraction=0.25))
 
 
-def test_an_executor_and_the_acquired_dtype_change_nothing():
+def test_an_acquired_dtype_is_that_of_single_images():
     batch = np.stack([make_image(k, (150, 160), bool) for k in range(3)])
-    with ThreadPoolExecutor(2) as executor:
-        found = compute_features_of_batch(batch.view(np.uint8), dtype=np.dtype(bool), map_images=executor.map)
+    found = compute_features_of_batch(batch.view(np.uint8), np.dtype(bool))
     for row, image in zip(found, batch, strict=True):
-        assert_equal_features(row, image_features(image))
-    with pytest.raises(ValueError, match="1 dimensions"):
-        compute_features_of_batch(batch[0])
+        assert_equal_features(row, image_features(image, colour_fraction=0.25))
+    with pytest.raises(ValueError, match="3 dimensions"):
+        image_features(batch)
 
 
 def test_images_of_several_shapes_have_their_own_features():
@@ -220,7 +221,7 @@ def test_real_images_in_a_batch_have_their_own_features(folder):
     assert paths
     for path in paths:
         image = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH)
-        assert_equal_features(compute_features_of_batch(image[None])[0], image_features(image))
+        assert_equal_features(compute_features_of_batch(image[None])[0], image_features(image, colour_fraction=0.25))
         assert_equal_thumbnails(image[None], 256)
 
 

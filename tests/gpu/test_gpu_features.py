@@ -4,13 +4,13 @@ import cv2
 import numpy as np
 import pytest
 
-from emqa_dask.backend import to_device
+from emqa_dask.backend import to_device, to_host
 from emqa_dask.featurise import batch_parts
-from emqa_dask.featurise.images import compute_features_of_batch, image_features
+from emqa_dask.featurise.images import image_features
 from emqa_dask.featurise.rings import measure_thon_rings
-from emqa_dask.store.thumbnails import make_thumbnail, make_thumbnails
+from emqa_dask.store.thumbnails import downsample_batch, encode_thumbnail, make_thumbnail
 from emqa_dask.synthetic.films import draw_amorphous_film
-from tests.featurise.test_feature_batches import assert_equal_features, make_image
+from tests.featurise.test_feature_batches import assert_equal_features, compute_features_of_batch, make_image
 
 pytestmark = pytest.mark.gpu
 
@@ -19,14 +19,15 @@ pytestmark = pytest.mark.gpu
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int32, np.float32, np.float64])
 def test_features_on_a_gpu_are_those_of_the_cpu(dtype, shape):
     batch = np.stack([make_image(k, shape, dtype) for k in range(3)])
-    for row, image in zip(compute_features_of_batch(to_device(batch, "cuda")), batch, strict=True):
-        assert_equal_features(row, image_features(image))
+    for row, image in zip(compute_features_of_batch(to_device(batch, "cuda"), device="cuda"), batch, strict=True):
+        assert_equal_features(row, image_features(image, colour_fraction=0.25))
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
 def test_thumbnails_on_a_gpu_are_those_of_the_cpu(dtype):
     batch = np.stack([make_image(k, (1100, 1300), dtype) for k in range(3)])
-    for jpeg, image in zip(make_thumbnails(to_device(batch, "cuda")), batch, strict=True):
+    greys = to_host(downsample_batch(to_device(batch, "cuda"), 256)).astype(np.float64)
+    for jpeg, image in zip(map(encode_thumbnail, greys), batch, strict=True):
         grey, expected = (
             cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED).astype(float)
             for data in (jpeg, make_thumbnail(image))
@@ -46,5 +47,5 @@ def test_small_arrays_of_large_images_come_back(monkeypatch):
     to_host = batch_parts.to_host
     monkeypatch.setattr(batch_parts, "to_host", lambda array: sizes.append(array.size) or to_host(array))
     batch = np.stack([make_image(0, (1024, 1024), np.uint16)] * 2).repeat(4, axis=1).repeat(4, axis=2)
-    compute_features_of_batch(to_device(batch, "cuda"))
+    compute_features_of_batch(to_device(batch, "cuda"), device="cuda")
     assert sum(sizes) < 0.1 * batch.size

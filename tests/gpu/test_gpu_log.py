@@ -198,8 +198,10 @@ def test_batches_that_do_not_fit_are_halved(little_memory, monkeypatch):
     settings = Detect()
     expected = list(detect_images(many, settings, 1, "cuda"))
     sizes = []
-    tried = log._search_batch
-    monkeypatch.setattr(log, "_search_batch", lambda batch, *rest: sizes.append(len(batch)) or tried(batch, *rest))
+    search = log.find_candidates_in_batch
+    monkeypatch.setattr(
+        log, "find_candidates_in_batch", lambda batch, *rest: sizes.append(len(batch)) or search(batch, *rest)
+    )
     little_memory(400 << 20)  # an image takes about 60 MiB, and as much again where places of maxima are counted
     found = list(detect_images(many, settings, 40, "cuda"))
     assert sizes[:2] == [40, 20]

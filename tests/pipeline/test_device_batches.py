@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from emqa_dask.device_batches import map_on_device
 from emqa_dask.featurise.batch_parts import split_images
 from emqa_dask.featurise.images import compute_features_of_parts, image_features
-from emqa_dask.pipeline.tasks.device_batches import map_on_device
 from emqa_dask.pipeline.tasks.measure_images import make_image_thumbnails
 from emqa_dask.store.thumbnails import make_thumbnail
 
@@ -26,7 +26,7 @@ def test_results_are_in_the_order_of_the_images(images):
         calls.append((len(batch), batch.dtype.isnative, dtype.str))
         return batch.sum(axis=(1, 2)).tolist()
 
-    assert map_on_device(sum_images, images, "cpu") == [float(image.sum()) for image in images]
+    assert list(map_on_device(sum_images, images, "cpu", 8)) == [float(image.sum()) for image in images]
     assert sorted(n for n, _, _ in calls) == [1, 1, 1, 2]
     assert all(is_native for _, is_native, _ in calls)
     assert {dtype for _, _, dtype in calls} >= {"|u1", ">u2", "<f4"}
@@ -41,12 +41,12 @@ def test_a_batch_beyond_the_memory_is_halved(images):
             raise MemoryError("std::bad_alloc: out_of_memory: CUDA error")
         return batch.sum(axis=(1, 2)).tolist()
 
-    assert map_on_device(sum_images, [images[0]] * 5, "cpu") == [float(images[0].sum())] * 5
+    assert list(map_on_device(sum_images, [images[0]] * 5, "cpu", 8)) == [float(images[0].sum())] * 5
     assert sizes == [5, 2, 2, 1]
 
 
 def test_features_of_batches_are_those_of_images(images):
-    parts = map_on_device(split_images, images, "cpu")
+    parts = list(map_on_device(split_images, images, "cpu", 8))
     features = compute_features_of_parts(parts, [min(image.shape) for image in images], [0.0] * len(images))
     for image, own in zip(images, features, strict=True):
         expected = image_features(image)

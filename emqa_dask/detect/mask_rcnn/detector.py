@@ -21,7 +21,8 @@ from emqa_dask.detect.mask_rcnn.scale_search import search_scales
 from emqa_dask.detect.mask_rcnn.scaling import compute_scaled_shape, resize_piece, restore_boxes
 from emqa_dask.detect.mask_rcnn.selection import select_by_expected_f1
 from emqa_dask.detect.mask_rcnn.threads import make_submit
-from emqa_dask.detect.normalise import IntensityLimits, compute_intensity_limits, convert_to_real, normalise
+from emqa_dask.detect.normalise import IntensityLimits, compute_intensity_limits, normalise
+from emqa_dask.pixel_types import convert_to_real
 
 if TYPE_CHECKING:
     import torch

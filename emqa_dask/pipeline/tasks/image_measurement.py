@@ -11,13 +11,13 @@ from emqa_dask import models
 from emqa_dask.backend import use_device
 from emqa_dask.detect import log
 from emqa_dask.detect.normalise import normalise
+from emqa_dask.device_batches import map_on_device
 from emqa_dask.featurise import rings
 from emqa_dask.featurise.batch_parts import split_images
 from emqa_dask.featurise.consistency import summarise_consistency
 from emqa_dask.featurise.detections import detection_features
 from emqa_dask.featurise.detector_agreement import compute_agreement
 from emqa_dask.featurise.images import compute_features_of_images, compute_features_of_parts, image_features
-from emqa_dask.pipeline.tasks.device_batches import map_on_device
 from emqa_dask.pipeline.workspace.detectors import name_detectors
 from emqa_dask.pixel_sides import compute_pixel_side_nm, is_square_pixel
 from emqa_dask.settings import Detect, Featurise, Run, Settings
@@ -186,7 +186,7 @@ def compute_image_features(images: Sequence[np.ndarray], rows: Sequence[dict], d
     colour_fractions = [row["colour_fraction"] for row in rows]
     if device == "cpu":
         return compute_features_of_images(images, colour_fractions)
-    parts = map_on_device(split_images, images, device)
+    parts = list(map_on_device(split_images, images, device, len(images)))
     return compute_features_of_parts(parts, [min(image.shape) for image in images], colour_fractions, device)
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,10 +11,10 @@ import pandas as pd
 from emqa_dask import tables
 from emqa_dask.backend import to_host
 from emqa_dask.detect import log
+from emqa_dask.device_batches import map_on_device
 from emqa_dask.partition import Partition
 from emqa_dask.pipeline.tasks.classify import classify_partition
 from emqa_dask.pipeline.tasks.custom_checks import run_check
-from emqa_dask.pipeline.tasks.device_batches import map_on_device
 from emqa_dask.pipeline.tasks.image_measurement import (
     NetworkResult,
     add_diameters_nm,
@@ -86,7 +87,11 @@ def make_image_thumbnails(images: list[np.ndarray], longest_px: int, device: str
     """JPEG of each image; its pixels are averaged on `device`."""
     if device == "cpu":
         return [thumbnails.make_thumbnail(image, longest_px) for image in images]
-    greys = map_on_device(lambda batch, _: to_host(thumbnails.downsample_batch(batch, longest_px)), images, device)
+
+    def downsample(batch: Any, _: np.dtype) -> np.ndarray:
+        return to_host(thumbnails.downsample_batch(batch, longest_px))
+
+    greys = map_on_device(downsample, images, device, len(images))
     return [thumbnails.encode_thumbnail(grey.astype(np.float64)) for grey in greys]
 
 
