@@ -23,6 +23,7 @@ from emqa_dask.detect.normalise import normalise
 from emqa_dask.featurise.batch_parts import split_images
 from emqa_dask.featurise.images import compute_features_of_parts, image_features
 from emqa_dask.featurise.rings import measure_thon_rings
+from emqa_dask.pipeline.tasks.device_step import DeviceWork, compute_on_device
 from emqa_dask.settings import Detect
 from emqa_dask.store.thumbnails import downsample_batch, encode_thumbnail, make_thumbnail
 
@@ -132,6 +133,7 @@ def _make_feature_steps(device: str, images: Sequence[np.ndarray], megapixels: f
     first = to_device(images[0], device)
     sides_px = [min(image.shape) for image in images]
     no_colours = [0.0] * len(images)
+    work = DeviceWork(THUMBNAIL_PX, Detect(detectors=("log",)), has_features=True, has_rings=True)
 
     def compute_features() -> object:
         return compute_features_of_parts(split_images(batch), sides_px, no_colours, device)
@@ -147,6 +149,9 @@ def _make_feature_steps(device: str, images: Sequence[np.ndarray], megapixels: f
         "thumbnails, batch": Step(make_thumbnails, megapixels, stack.nbytes),
         "thumbnails, images on a CPU": Step(
             lambda: [make_thumbnail(image) for image in images], megapixels, stack.nbytes
+        ),
+        "one upload, all parts": Step(
+            lambda: compute_on_device(images, work, device), megapixels, stack.nbytes, is_upload=device == "cuda"
         ),
         "Thon rings, one image": Step(
             lambda: measure_thon_rings(first, 0.1, 200.0), images[0].size / 1e6, images[0].nbytes

@@ -55,10 +55,17 @@ class Lens(NamedTuple):
         return 2 * np.pi * aberration - 2 * self.shift
 
 
+class LogPower(NamedTuple):
+    """Mean log-power of the middle of an image in rings, one pixel of its transform (2 r, 2 r) apart, and sectors."""
+
+    mean: NDArray[np.float64]  # (r, SECTORS): of the logarithm, a lattice's peaks hardly raise it
+    n: NDArray[np.int64]  # (r, SECTORS) pixels of the transform that a cell holds
+
+
 class Spectrum(NamedTuple):
-    q: NDArray  # (r,) cycles/nm of the rings' middles, one pixel of the transform apart
-    power: NDArray  # (r, SECTORS) mean of the power's logarithm: a lattice's peaks hardly raise it
-    n: NDArray  # (r, SECTORS) pixels of the transform that a cell holds
+    q: NDArray  # (r,) cycles/nm of the rings' middles
+    power: NDArray  # (r, SECTORS) as LogPower.mean
+    n: NDArray  # (r, SECTORS) as LogPower.n
 
 
 def measure_thon_rings(
@@ -74,9 +81,20 @@ def measure_thon_rings(
     if len(image.shape) != 2:
         raise ValueError(f"image of shape {image.shape}: give one frame (h, w) in grey")
     has_optics = np.isfinite(nm_per_pixel) and np.isfinite(voltage_kv) and nm_per_pixel > 0 and voltage_kv > 0
-    spectrum = compute_log_spectrum(image, nm_per_pixel) if has_optics else None
-    lens = Lens(float(compute_wavelength(voltage_kv)), 1e6 * cs_mm, float(np.arcsin(amplitude))) if has_optics else None
-    estimate = _search(spectrum, lens) if spectrum else None
+    log_power = compute_log_power(image) if has_optics else None
+    return find_thon_rings(log_power, nm_per_pixel, voltage_kv, cs_mm=cs_mm, amplitude=amplitude)
+
+
+def find_thon_rings(
+    log_power: LogPower | None, nm_per_pixel: float, voltage_kv: float, *, cs_mm: float = 1.2, amplitude: float = 0.1
+) -> ThonRings:
+    """`measure_thon_rings` of the image whose `log_power` is given, with known optics; on the host."""
+    if log_power is None:
+        return ThonRings()
+    r = len(log_power.n)
+    spectrum = Spectrum(np.arange(r) / (2 * r * nm_per_pixel), *log_power)
+    lens = Lens(float(compute_wavelength(voltage_kv)), 1e6 * cs_mm, float(np.arcsin(amplitude)))
+    estimate = _search(spectrum, lens)
     if estimate is None:
         return ThonRings()
     defoci, limit, quality = _refine_defoci(spectrum, lens, *estimate)
@@ -89,10 +107,11 @@ def measure_thon_rings(
     return ThonRings(mean, mean + spread, mean - spread, angle, float(spectrum.q[limit]), quality)
 
 
-def compute_log_spectrum(image: Any, nm_per_pixel: float) -> Spectrum | None:
+def compute_log_power(image: Any) -> LogPower | None:
     """Log-power of the middle of `image` (h, w), Hann window, in rings and sectors; None below 256 px and when flat.
 
-    An image on a device is transformed there, and the sums over rings and sectors come back.
+    An image on a device is transformed there, and the sums over rings and sectors come back: those of the host within
+    1e-6 of the largest.
     """
     t = min(*image.shape, SIDE_PX) // 2 * 2
     if t < MIN_SIDE_PX:
@@ -114,7 +133,7 @@ def compute_log_spectrum(image: Any, nm_per_pixel: float) -> Spectrum | None:
     cell, n = _make_polar_cells(t)
     logs = xp.log(power + np.float32(1e-12) * power.mean()).ravel()
     total = to_host(xp.bincount(xp.asarray(cell), logs, n.size + 1))[:-1]
-    return Spectrum(np.arange(len(n)) / (t * nm_per_pixel), total.reshape(n.shape) / np.maximum(n, 1), n)
+    return LogPower(total.reshape(n.shape) / np.maximum(n, 1), n)
 
 
 @lru_cache(maxsize=4)

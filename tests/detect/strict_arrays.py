@@ -1,8 +1,12 @@
 """Arrays that refuse implicit conversion, as those on a GPU do, and the modules that work with them."""
 
-from types import ModuleType
+import sys
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
+import scipy.ndimage
+import skimage.filters
+import skimage.transform
 
 
 class Strict:
@@ -83,3 +87,30 @@ class StrictModule:
         if name == "asarray":
             return lambda array, dtype=None: Strict(found(bare(array) if isinstance(array, Strict) else array, dtype))
         return lambda *args, **kwargs: guarded(found, args, kwargs)
+
+
+class StrictDevice(StrictModule):
+    """`cupy` for Strict arrays, on one device; the shapes of the arrays that were moved there."""
+
+    def __init__(self):
+        super().__init__(np)
+        self.uploads: list[tuple[int, ...]] = []
+        self.cuda = SimpleNamespace(runtime=SimpleNamespace(getDeviceCount=lambda: 1))
+
+    def asarray(self, array, dtype=None):
+        if not isinstance(array, Strict):
+            self.uploads.append(np.shape(array))
+        return Strict(np.asarray(bare(array) if isinstance(array, Strict) else array, dtype))
+
+
+def install_strict_device(monkeypatch) -> StrictDevice:
+    """Let `backend` import Strict arrays and their modules in the place of cupy, cupyx and cucim."""
+    device = StrictDevice()
+    cupyx = SimpleNamespace(scipy=SimpleNamespace(ndimage=StrictModule(scipy.ndimage)))
+    cucim = SimpleNamespace(skimage=StrictModule(skimage))
+    packages = {"cupy": device, "cupyx": cupyx, "cupyx.scipy": cupyx.scipy, "cupyx.scipy.ndimage": cupyx.scipy.ndimage}
+    packages |= {"cucim": cucim, "cucim.skimage": cucim.skimage}
+    packages |= {"cucim.skimage.filters": skimage.filters, "cucim.skimage.transform": skimage.transform}
+    for name, package in packages.items():
+        monkeypatch.setitem(sys.modules, name, package)
+    return device

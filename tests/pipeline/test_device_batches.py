@@ -55,4 +55,6 @@ def test_features_of_batches_are_those_of_images(images):
 
 
 def test_thumbnails_of_the_cpu_are_those_of_single_images(images):
-    assert make_image_thumbnails(images, 64, "cpu") == [make_thumbnail(image, 64) for image in images]
+    assert make_image_thumbnails(images, [None] * len(images), 64, "cpu") == [
+        make_thumbnail(image, 64) for image in images
+    ]

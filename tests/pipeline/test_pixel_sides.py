@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from emqa_dask.pipeline.commands.triage import run
 from emqa_dask.pipeline.tasks import image_measurement
+from emqa_dask.pipeline.tasks.thon_rings import measure_thon_rings
 from emqa_dask.pipeline.workspace.stages import SCHEMAS, list_run_folders
 from emqa_dask.pixel_sides import compute_pixel_side_nm, is_square_pixel
 from emqa_dask.settings import Featurise, Settings, replace
@@ -59,9 +60,9 @@ def test_thon_rings_need_square_pixels():
     wave = np.fft.fft2(rng.normal(0, 1, (512, 512))) * np.fft.ifftshift(np.sin(np.pi * 0.00251 * 500 * q_per_nm**2))
     image = np.fft.ifft2(wave).real.astype(np.float32)
     row = {"nm_per_pixel": 0.1, "nm_per_pixel_y": 0.1, "voltage_kv": 200.0}
-    square = image_measurement.measure_thon_rings(image, row, Featurise(rings="on", cs_mm=0.0))
+    square = measure_thon_rings(image, row, Featurise(rings="on", cs_mm=0.0))
     assert square["defocus_nm"] == pytest.approx(500, rel=0.1)
-    stretched = image_measurement.measure_thon_rings(image, row | {"nm_per_pixel_y": 0.12}, Featurise(rings="on"))
+    stretched = measure_thon_rings(image, row | {"nm_per_pixel_y": 0.12}, Featurise(rings="on"))
     assert list(stretched) == list(THON_RINGS)
     assert all(math.isnan(value) for value in stretched.values())
 

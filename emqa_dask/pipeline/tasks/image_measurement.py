@@ -10,23 +10,22 @@ from numpy.typing import NDArray
 from emqa_dask import models
 from emqa_dask.backend import use_device
 from emqa_dask.detect import log
+from emqa_dask.detect.candidates import select_detections
 from emqa_dask.detect.normalise import normalise
-from emqa_dask.device_batches import map_on_device
-from emqa_dask.featurise import rings
-from emqa_dask.featurise.batch_parts import split_images
 from emqa_dask.featurise.consistency import summarise_consistency
 from emqa_dask.featurise.detections import detection_features
 from emqa_dask.featurise.detector_agreement import compute_agreement
 from emqa_dask.featurise.images import compute_features_of_images, compute_features_of_parts, image_features
+from emqa_dask.featurise.rings import LogPower
+from emqa_dask.pipeline.tasks.device_step import DeviceParts, DeviceWork, complete_parts, plan_device_work
+from emqa_dask.pipeline.tasks.thon_rings import measure_thon_rings
 from emqa_dask.pipeline.workspace.detectors import name_detectors
-from emqa_dask.pixel_sides import compute_pixel_side_nm, is_square_pixel
-from emqa_dask.settings import Detect, Featurise, Run, Settings
-from emqa_dask.tables import CONTENT, OBJECT_KINDS, THON_RINGS
+from emqa_dask.pixel_sides import compute_pixel_side_nm
+from emqa_dask.settings import Detect, Settings
+from emqa_dask.tables import CONTENT, OBJECT_KINDS
 
 if TYPE_CHECKING:  # a run without networks does well without torch
     from emqa_dask.detect.mask_rcnn.image_result import ImageResult
-
-MAX_RINGS_NM = 0.3  # pixels above which no image holds the three rings that an estimate needs
 
 
 def find_pixel_side_nm(row: dict) -> float:
@@ -98,9 +97,12 @@ def add_diameters_nm(blobs: pd.DataFrame, row: dict) -> pd.DataFrame:
     return blobs.assign(diameter_nm=blobs["diameter_px"] * find_pixel_side_nm(row))
 
 
-def detect_with_log(images: list[np.ndarray], settings: Detect, run: Run) -> list[pd.DataFrame]:
-    """Detections by Laplacian of Gaussian on each image; see `log.detect_images`."""
-    return list(log.detect_images(images, settings, run.batch_size, run.device))
+def detect_on_device(
+    images: list[np.ndarray], device_parts: list[DeviceParts | None], settings: Detect, device: str
+) -> list[pd.DataFrame]:
+    """Detections by Laplacian of Gaussian on each image, the rows of `log.detect_images` on `device`."""
+    parts = complete_parts(images, device_parts, DeviceWork(detect=settings), device)
+    return [select_detections(own.candidates, settings) for own in parts]
 
 
 def summarise_image(row: dict, detections: pd.DataFrame, settings: Settings) -> list[dict]:
@@ -181,59 +183,52 @@ def featurise_image(image: np.ndarray, row: dict, detections: pd.DataFrame, sett
     return _complete_features(features, image, row, detections, settings)
 
 
-def compute_image_features(images: Sequence[np.ndarray], rows: Sequence[dict], device: str) -> list[dict]:
-    """Statistics and signature of each image, computed on `device`; see featurise.images.image_features()."""
-    colour_fractions = [row["colour_fraction"] for row in rows]
-    if device == "cpu":
-        return compute_features_of_images(images, colour_fractions)
-    parts = list(map_on_device(split_images, images, device, len(images)))
-    return compute_features_of_parts(parts, [min(image.shape) for image in images], colour_fractions, device)
-
-
 def _complete_features(
-    features: dict, image: np.ndarray, row: dict, detections: pd.DataFrame, settings: Settings
+    features: dict,
+    image: np.ndarray,
+    row: dict,
+    detections: pd.DataFrame,
+    settings: Settings,
+    log_power: LogPower | None = None,
 ) -> dict:
     return {
         "micrograph_id": row["micrograph_id"],
         **features,
         "disordered_fraction": measure_disorder(image, detections[detections["detector"] == "log"], settings),
-        **measure_thon_rings(image, row, settings.featurise),
+        **measure_thon_rings(image, row, settings.featurise, log_power),
     }
-
-
-def measure_thon_rings(image: np.ndarray, row: dict, featurise: Featurise) -> dict[str, float]:
-    """The columns tables.THON_RINGS of one micrograph; NaN where rings were not searched or not resolved.
-
-    Pixels that are not square give NaN, since the rings of such an image are ellipses without any astigmatism.
-    """
-    nm = row["nm_per_pixel"]
-    voltage = row["voltage_kv"]
-    if (
-        featurise.rings == "off"
-        or (featurise.rings == "auto" and not nm <= MAX_RINGS_NM)
-        or not (nm > 0 and voltage > 0 and is_square_pixel(nm, row["nm_per_pixel_y"]))
-    ):
-        return dict.fromkeys(THON_RINGS, float("nan"))
-    estimate = rings.measure_thon_rings(image, nm, voltage, cs_mm=featurise.cs_mm)
-    return dict(zip(THON_RINGS, estimate, strict=True))
 
 
 def measure_image(
     image: np.ndarray, row: dict, detections: pd.DataFrame, settings: Settings
 ) -> tuple[list[dict], dict]:
     """Rows of tables.EVIDENCE and the row of tables.FEATURES of one image."""
-    return measure_images([image], [row], [detections], settings)[0]
+    return measure_images([image], [row], [detections], [None], settings)[0]
 
 
 def measure_images(
-    images: list[np.ndarray], rows: list[dict], detections: list[pd.DataFrame], settings: Settings
+    images: list[np.ndarray],
+    rows: list[dict],
+    detections: list[pd.DataFrame],
+    device_parts: list[DeviceParts | None],
+    settings: Settings,
 ) -> list[tuple[list[dict], dict]]:
     """Rows of tables.EVIDENCE and the row of tables.FEATURES of each image."""
+    device = settings.run.device
+    colour_fractions = [row["colour_fraction"] for row in rows]
+    log_powers: list[LogPower | None] = [None] * len(images)
+    if device == "cpu":
+        features = compute_features_of_images(images, colour_fractions)
+    else:
+        parts = complete_parts(images, device_parts, plan_device_work(rows, settings, ["features"]), device)
+        log_powers = [own.log_power for own in parts]
+        image_parts = [own.image_parts for own in parts]
+        short_sides_px = [min(image.shape) for image in images]
+        features = compute_features_of_parts(image_parts, short_sides_px, colour_fractions, device)
     results = []
-    features = compute_image_features(images, rows, settings.run.device)
-    for image, row, own_detections, own_features in zip(images, rows, detections, features, strict=True):
-        feature_row = _complete_features(own_features, image, row, own_detections, settings)
-        results.append((summarise_image(row, own_detections, settings), feature_row))
+    for k, row in enumerate(rows):
+        feature_row = _complete_features(features[k], images[k], row, detections[k], settings, log_powers[k])
+        results.append((summarise_image(row, detections[k], settings), feature_row))
     return results
 
 

@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 
 from emqa_dask.backend import measure_device_wait_s
+from emqa_dask.pipeline.tasks.device_step import DeviceParts
 from emqa_dask.pipeline.workspace.failures import make_failure_row
 from emqa_dask.run.supervise import Call, CallFailed
 from emqa_dask.run.task import get_worker_address
 
+DEVICE = "device"  # name of the time that a task computes on the GPU what several stages need
 DEVICE_WAIT = "wait"  # name of the time that a task waits for the GPU of its worker, beside the stages
 
 
@@ -23,12 +25,17 @@ class Chunk:
 
     rows: list[dict]  # of the ledger
     images: list[np.ndarray]
+    device_parts: list[DeviceParts | None] = dataclasses.field(default_factory=list)  # None: the GPU has not done it
+
+    def __post_init__(self) -> None:
+        self.device_parts = self.device_parts or [None] * len(self.rows)
 
     def drop(self, failed_ids: set[str]) -> None:
         """Removes the images on which a stage has failed."""
         positions = [k for k, row in enumerate(self.rows) if row["micrograph_id"] not in failed_ids]
         self.rows = [self.rows[k] for k in positions]
         self.images = [self.images[k] for k in positions]
+        self.device_parts = [self.device_parts[k] for k in positions]
 
 
 class ImageStages:
@@ -71,6 +78,12 @@ class ImageStages:
             chunk.drop(failed)
         return results
 
+    def call_together(self, stage: str, chunk: Chunk, function: Callable, *arguments) -> list:
+        """The result of one call of `function`, which works on all images of `chunk`; CallFailed where it fails."""
+        size = sum(map(count_megapixels, chunk.rows))
+        with self.time_stage(stage):
+            return self.call(function, *arguments, label=chunk.rows[0]["uri"], megapixels=size)
+
     def call_batch(
         self, stage: str, table: str, chunk: Chunk, function: Callable, columns: Sequence[list], *options
     ) -> dict[str, Any]:
@@ -79,10 +92,8 @@ class ImageStages:
         If the batch fails, it is called for each image with lists of one item, as in `call_each`.
         """
         if len(chunk.rows) > 1:
-            size = sum(map(count_megapixels, chunk.rows))
             try:
-                with self.time_stage(stage):
-                    values = self.call(function, *columns, *options, label=chunk.rows[0]["uri"], megapixels=size)
+                values = self.call_together(stage, chunk, function, *columns, *options)
                 return {row["micrograph_id"]: value for row, value in zip(chunk.rows, values, strict=True)}
             except CallFailed:
                 pass  # each image is tried by itself

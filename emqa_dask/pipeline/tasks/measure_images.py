@@ -1,29 +1,34 @@
 """Stages on the images of a partition: thumbnails, detections, features, classes; a few images at a time."""
 
+import contextlib
 import dataclasses
 import itertools
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Collection, Iterator, Sequence
 
 import numpy as np
 import pandas as pd
 
 from emqa_dask import tables
-from emqa_dask.backend import to_host
 from emqa_dask.detect import log
-from emqa_dask.device_batches import map_on_device
 from emqa_dask.partition import Partition
 from emqa_dask.pipeline.tasks.classify import classify_partition
 from emqa_dask.pipeline.tasks.custom_checks import run_check
+from emqa_dask.pipeline.tasks.device_step import (
+    DeviceParts,
+    DeviceWork,
+    complete_parts,
+    compute_on_device,
+    plan_device_work,
+)
 from emqa_dask.pipeline.tasks.image_measurement import (
     NetworkResult,
     add_diameters_nm,
-    detect_with_log,
+    detect_on_device,
     detect_with_networks,
     find_pixel_side_nm,
     measure_images,
 )
-from emqa_dask.pipeline.tasks.image_stages import Chunk, ImageStages, make_micrograph_failure
+from emqa_dask.pipeline.tasks.image_stages import DEVICE, Chunk, ImageStages, make_micrograph_failure
 from emqa_dask.pipeline.workspace.detector_choices import DetectorChoices, read_choices
 from emqa_dask.pipeline.workspace.stages import list_run_folders
 from emqa_dask.run.supervise import CallFailed
@@ -56,6 +61,8 @@ def measure_partition(
     ):
         with stages.time_stage("read"):
             chunk = Chunk(chunk_rows, list(itertools.islice(images, len(chunk_rows))))
+        if settings.run.device == "cuda":
+            compute_device_parts(chunk, group_settings, new_rows, stages)
         if "thumbnails" in new_rows:
             new_rows["thumbnails"] += make_thumbnails(chunk, settings, stages)
         detections = stored_detections
@@ -76,23 +83,34 @@ def measure_partition(
             new_rows["custom_checks"] += run_custom_checks(chunk, settings.flags.custom, stages)
 
 
+def compute_device_parts(chunk: Chunk, settings: Settings, new_tables: Collection[str], stages: ImageStages) -> None:
+    """Adds to `chunk` what the stages that make `new_tables` need of the GPU, from one upload.
+
+    Where that fails nothing is added, and each stage uploads the images again: it knows which one is to blame.
+    """
+    work = plan_device_work(chunk.rows, settings, new_tables)
+    arguments = (chunk.images, work, settings.run.device)
+    if any(work):
+        with contextlib.suppress(CallFailed):
+            chunk.device_parts = stages.call_together(DEVICE, chunk, compute_on_device, *arguments)
+
+
 def make_thumbnails(chunk: Chunk, settings: Settings, stages: ImageStages) -> list[dict]:
     """Rows of tables.THUMBNAILS."""
+    columns = [chunk.images, chunk.device_parts]
     options = (settings.store.thumbnail_px, settings.run.device)
-    jpegs = stages.call_batch("thumbnail", "thumbnails", chunk, make_image_thumbnails, [chunk.images], *options)
+    jpegs = stages.call_batch("thumbnail", "thumbnails", chunk, make_image_thumbnails, columns, *options)
     return [{"micrograph_id": micrograph_id, "jpeg": jpeg} for micrograph_id, jpeg in jpegs.items()]
 
 
-def make_image_thumbnails(images: list[np.ndarray], longest_px: int, device: str) -> list[bytes]:
+def make_image_thumbnails(
+    images: list[np.ndarray], device_parts: list[DeviceParts | None], longest_px: int, device: str
+) -> list[bytes]:
     """JPEG of each image; its pixels are averaged on `device`."""
     if device == "cpu":
         return [thumbnails.make_thumbnail(image, longest_px) for image in images]
-
-    def downsample(batch: Any, _: np.dtype) -> np.ndarray:
-        return to_host(thumbnails.downsample_batch(batch, longest_px))
-
-    greys = map_on_device(downsample, images, device, len(images))
-    return [thumbnails.encode_thumbnail(grey.astype(np.float64)) for grey in greys]
+    parts = complete_parts(images, device_parts, DeviceWork(thumbnail_px=longest_px), device)
+    return [thumbnails.encode_thumbnail(own.grey.astype(np.float64)) for own in parts]
 
 
 def detect(
@@ -133,13 +151,12 @@ def _list_embeddings(results: dict[str, NetworkResult]) -> list[dict]:
 
 def _detect_blobs(chunk: Chunk, settings: Settings, stages: ImageStages) -> dict[str, pd.DataFrame]:
     """Blobs of each image: in batches on a GPU, one by one on a CPU."""
-    detect_settings = settings.detect
     if settings.run.device == "cuda":
-        blobs = stages.call_batch(
-            "detect", "detections", chunk, detect_with_log, [chunk.images], detect_settings, settings.run
-        )
+        columns = [chunk.images, chunk.device_parts]
+        options = (settings.detect, settings.run.device)
+        blobs = stages.call_batch("detect", "detections", chunk, detect_on_device, columns, *options)
     else:
-        settings_by_image = [detect_settings] * len(chunk.rows)
+        settings_by_image = [settings.detect] * len(chunk.rows)
         blobs = stages.call_each("detect", "detections", chunk, log.detect_image, chunk.images, settings_by_image)
     return {row["micrograph_id"]: add_diameters_nm(blobs[row["micrograph_id"]], row) for row in chunk.rows}
 
@@ -157,7 +174,7 @@ def featurise(
         return {}
     no_detections = tables.empty(tables.DETECTIONS)
     own_detections = [detections.get(row["micrograph_id"], no_detections) for row in chunk.rows]
-    columns = [chunk.images, chunk.rows, own_detections]
+    columns = [chunk.images, chunk.rows, own_detections, chunk.device_parts]
     results = stages.call_batch("featurise", new_tables[0], chunk, measure_images, columns, settings)
     rows = {
         "evidence": [row for evidence, _ in results.values() for row in evidence],
@@ -211,10 +228,9 @@ def _read_detections(workspace: Workspace, partition: Partition, settings: Setti
 def _choose_batch_size(settings: Settings, new_rows: dict[str, list]) -> int:
     """Number of images in memory together: several for a GPU or a network, which are faster on batches, else one."""
     is_classified = "probabilities" in new_rows or "regions" in new_rows
-    is_detected_in_batches = settings.run.device == "cuda" or bool(settings.detect.networks)
     is_detected = "detections" in new_rows or "embeddings" in new_rows
-    is_batched = is_classified or (is_detected and is_detected_in_batches)
-    return settings.run.batch_size if is_batched else 1
+    has_network = is_classified or (is_detected and bool(settings.detect.networks))
+    return settings.run.batch_size if has_network or settings.run.device == "cuda" else 1
 
 
 def _make_chunks(
