@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
 from emqa_dask.boxes import compute_areas, compute_iou, find_overlaps, match_boxes
-from emqa_dask.train.augment import Mask
+from emqa_dask.coco.masks import Mask
 from emqa_dask.train.scores import Detections, GroundTruth, compute_mask_ap50
 
 IOUS = (0.1, 0.3, 0.5)

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from emqa_dask.train.augment import Mask
+from emqa_dask.coco.masks import Mask
 from emqa_dask.train.coco import read_coco_sets
 
 DATA = Path(__file__).parents[3] / "shared" / "data"

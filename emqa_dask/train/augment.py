@@ -9,7 +9,8 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-Mask = tuple[int, int, np.ndarray]  # (y0, x0, crop): one object's pixels, as bool, rows from y0, columns from x0
+from emqa_dask.coco.masks import Mask
+
 MIN_SIDE_PX = 2  # of an object in a crop
 MIN_PIXELS = 4  # of an object in a crop
 MIN_VISIBLE_SHARE = 0.2  # of an object; one with a smaller part in the crop is left out

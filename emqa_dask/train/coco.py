@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from emqa_dask.train.augment import Mask
-from emqa_dask.train.coco_json import (
+from emqa_dask.coco.masks import TOLERANCE_PX, AnnotationErrorMaker, Mask, decode_mask, draw_ellipse
+from emqa_dask.coco.values import (
     format_value,
     index_by_id,
     is_id,
@@ -16,7 +16,6 @@ from emqa_dask.train.coco_json import (
     parse_shape,
     read_lists,
 )
-from emqa_dask.train.coco_masks import TOLERANCE_PX, AnnotationErrorMaker, decode_mask, draw_ellipse
 
 
 class LabelledImage(NamedTuple):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from emqa_dask import boxes
-from emqa_dask.train.augment import Mask
+from emqa_dask.coco.masks import Mask
 
 if TYPE_CHECKING:
     import torch

@@ -13,9 +13,9 @@ from emqa_dask.featurise.detector_agreement import compute_agreement
 from emqa_dask.pipeline.commands.calibrate import calibrate
 from emqa_dask.pipeline.commands.rescore import rescore
 from emqa_dask.pipeline.commands.triage import run
-from emqa_dask.pipeline.workspace.labels import read_labels
 from emqa_dask.pipeline.workspace.stages import SCHEMAS, list_run_folders
 from emqa_dask.predict.predictions import load_quality_model
+from emqa_dask.review.labels.reading import read_labels
 from emqa_dask.settings import Settings, SettingsError, replace
 from emqa_dask.store import parts, stored_settings
 from emqa_dask.store.layout import Workspace

@@ -9,8 +9,10 @@ import pandas as pd
 import pytest
 
 from emqa_dask.cli import main
+from emqa_dask.coco import masks as coco_masks
 from emqa_dask.pipeline.workspace import labels
-from emqa_dask.train import class_labels, coco, coco_masks
+from emqa_dask.review.labels import reading
+from emqa_dask.train import class_labels, coco
 from emqa_dask.tune import lattice
 
 ODD = [
@@ -76,7 +78,7 @@ def read_sets(file, folder):
 
 def read_labels(file, folder):
     ledger = {"micrograph_id": ["a", "b"], "uri": ["1.png", "2.png"], "frame": 0, "height_px": 80, "width_px": 80}
-    labels.match_labels(labels.read_labels(file), pd.DataFrame(ledger), file)
+    labels.match_labels(reading.read_labels(file), pd.DataFrame(ledger), file)
 
 
 def refusal(read, *arguments) -> str:

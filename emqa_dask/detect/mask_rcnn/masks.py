@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from emqa_dask.detect.mask_rcnn.mask_loops import encode_objects, measure_objects
-from emqa_dask.mask_runs import find_runs
+from emqa_dask.mask_runs import encode_objects, find_runs, measure_objects
 
 if TYPE_CHECKING:
     import torch

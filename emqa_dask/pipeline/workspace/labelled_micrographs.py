@@ -10,12 +10,13 @@ from numpy.typing import NDArray
 
 from emqa_dask import tables
 from emqa_dask.pipeline.workspace import micrograph_ledger
-from emqa_dask.pipeline.workspace.label_tables import LabelledMicrograph
-from emqa_dask.pipeline.workspace.labels import match_labels, merge_labels, read_labels
+from emqa_dask.pipeline.workspace.labels import match_labels, merge_labels
 from emqa_dask.pipeline.workspace.stages import SCHEMAS, list_run_folders
 from emqa_dask.predict.quality_model import QualityModel
 from emqa_dask.predict.sparse_truth import compute_count_quality, compute_point_quality
 from emqa_dask.predict.true_quality import MIN_IMAGES, compute_f1_above, compute_true_quality
+from emqa_dask.review.labels.micrograph import LabelledMicrograph
+from emqa_dask.review.labels.reading import read_labels
 from emqa_dask.settings import Settings
 from emqa_dask.store import files, parts
 from emqa_dask.store.layout import Workspace

@@ -1,58 +1,14 @@
-"""Manual labels of a micrograph, and those that a CSV file holds: points (uri,y,x) or counts (uri,n_objects)."""
+"""Labels of a CSV file: points (uri,y,x) or counts (uri,n_objects)."""
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-MAX_LISTED_ERRORS = 10  # findings that an error names
+from emqa_dask.review.labels.micrograph import LabelledMicrograph, list_errors
+
 MAX_OBJECTS = 10_000_000  # of an image; more is no count that a person made
 HEADERS = {"counts": ("uri", "n_objects"), "points": ("uri", "y", "x")}
-
-
-class LabelledMicrograph(NamedTuple):
-    """What a person says about the objects of an image: at least one of boxes, points and n_objects."""
-
-    name: str
-    frame: int
-    shape: tuple[int, int] | None  # height, width, px, where the file states it
-    boxes: NDArray[np.float64] | None = None  # n x 4: y0, x0, y1, x1, half-open, px
-    points: NDArray[np.float64] | None = None  # n x 2: y, x, px, one inside each object
-    n_objects: int | None = None
-    has_crowds: bool = False  # groups of objects were left out of the boxes
-
-    @property
-    def kinds(self) -> tuple[str, ...]:
-        """What is labelled: of boxes, points and counts, the most informative first."""
-        values = {"boxes": self.boxes, "points": self.points, "counts": self.n_objects}
-        return tuple(kind for kind, value in values.items() if value is not None)
-
-    def merge(self, other: "LabelledMicrograph") -> "LabelledMicrograph":
-        """This label with what it lacks from another label of the same image."""
-        return self._replace(
-            shape=self.shape or other.shape,
-            boxes=other.boxes if self.boxes is None else self.boxes,
-            points=other.points if self.points is None else self.points,
-            n_objects=other.n_objects if self.n_objects is None else self.n_objects,
-            has_crowds=self.has_crowds or other.has_crowds,
-        )
-
-    def find_contradiction(self) -> str:
-        """What the labels of this image contradict each other in; "" when they agree or nothing is known twice."""
-        numbers = {
-            "boxes": None if self.boxes is None else len(self.boxes),
-            "points": None if self.points is None else len(self.points),
-            "objects by its count": self.n_objects,
-        }
-        known_numbers = {kind: n for kind, n in numbers.items() if n is not None}
-        if len(set(known_numbers.values())) < 2:
-            return ""
-        if self.has_crowds and self.boxes is not None and len(self.boxes) == min(known_numbers.values()):
-            return ""  # the boxes of a group were left out
-        return "has " + " but ".join(f"{n} {kind}" for kind, n in known_numbers.items())
 
 
 def read_label_table(path: str | Path) -> list[LabelledMicrograph]:
@@ -79,12 +35,6 @@ def read_label_table(path: str | Path) -> list[LabelledMicrograph]:
             points = rows[["y", "x"]].dropna().to_numpy(dtype=np.float64)
             labels.append(LabelledMicrograph(name, int(frame), None, points=points))
     return labels
-
-
-def list_errors(errors: Sequence[str]) -> str:
-    """The first errors and the number of the others."""
-    ending = f"; and {len(errors) - MAX_LISTED_ERRORS} more" if len(errors) > MAX_LISTED_ERRORS else ""
-    return "; ".join(errors[:MAX_LISTED_ERRORS]) + ending
 
 
 def _read_csv(path: str | Path) -> pd.DataFrame:

@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 
 from emqa_dask.pipeline.workspace.labelled_micrographs import select_kind
-from emqa_dask.pipeline.workspace.labels import match_labels, merge_labels, read_labels
+from emqa_dask.pipeline.workspace.labels import match_labels, merge_labels
+from emqa_dask.review.labels.reading import read_labels
 
 LEDGER = pd.DataFrame(
     {"micrograph_id": ["1", "2"], "uri": ["day/a.tif", "day/b.tif"], "frame": 0, "height_px": 40, "width_px": 50}

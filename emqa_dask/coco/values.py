@@ -15,12 +15,21 @@ MAX_VALUE_LETTERS = 60  # of a value in an error
 
 def read_lists(file: str | Path, keys: Sequence[str]) -> list[list]:
     """The lists that the JSON object in `file` has under `keys`; ValueError, naming the file, where it has not."""
+    return select_lists(read_json(file), keys, file)
+
+
+def read_json(file: str | Path) -> object:
+    """The JSON in `file`; ValueError and OSError name it."""
     try:
-        content = json.loads(Path(file).read_text(encoding="utf-8"))
+        return json.loads(Path(file).read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:  # of JSON, of UTF-8, of a number with too many digits
         raise ValueError(f"{file}: not JSON ({error}): export it again as COCO JSON") from error
     except OSError as error:
         raise type(error)(f"{file} cannot be read ({error.strerror}): give a COCO JSON file") from error
+
+
+def select_lists(content: object, keys: Sequence[str], file: str | Path) -> list[list]:
+    """The lists that `content`, the JSON of `file`, has under `keys`; ValueError names the file where it has not."""
     if not isinstance(content, dict):
         raise ValueError(f"{file}: not a COCO file of instances: it holds {type(content).__name__}, not an object")
     missing_keys = [key for key in keys if not isinstance(content.get(key), list)]

@@ -6,10 +6,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from emqa_dask.train.augment import Mask
-from emqa_dask.train.coco_json import format_value, parse_numbers
+from emqa_dask.coco.values import format_value, parse_numbers
+from emqa_dask.mask_runs import decode_objects, draw_runs
 
+Mask = tuple[int, int, np.ndarray]  # (y0, x0, crop): one object's pixels, as bool, rows from y0, columns from x0
 TOLERANCE_PX = 1.0  # by which a box may reach out of its image, as rounded coordinates do
+NO_PIXEL = "its mask has no pixel in the image"
 Shape = tuple[int, int]  # height, width, px
 
 
@@ -25,15 +27,17 @@ class AnnotationErrorMaker(NamedTuple):
 
 def decode_mask(segmentation: object, shape: Shape, make_error: AnnotationErrorMaker) -> Mask:
     """The mask of polygons or run lengths, cut to its object."""
-    from pycocotools import mask as coco_mask
-
     if isinstance(segmentation, dict):
         rle = _check_run_lengths(segmentation, shape, make_error)
     elif isinstance(segmentation, list) and all(_is_polygon(points) for points in segmentation):
         rle = _encode_polygons(segmentation, shape, make_error)
     else:
         raise make_error("its segmentation is neither run lengths nor polygons of three points or more")
-    return _trim_mask(0, 0, coco_mask.decode(rle).astype(bool), make_error)
+    text = np.frombuffer(rle["counts"], np.uint8)
+    runs, _ = decode_objects(text, np.array([len(text)]), np.array([shape[0]]))
+    if not len(runs):
+        raise make_error(NO_PIXEL)
+    return draw_runs(runs)
 
 
 def _check_run_lengths(segmentation: dict, shape: Shape, make_error: AnnotationErrorMaker) -> dict:
@@ -121,6 +125,6 @@ def _trim_mask(y0: int, x0: int, pixels: np.ndarray, make_error: AnnotationError
     rows = np.flatnonzero(pixels.any(axis=1))
     columns = np.flatnonzero(pixels.any(axis=0))
     if rows.size == 0:
-        raise make_error("its mask has no pixel in the image")
+        raise make_error(NO_PIXEL)
     cropped = pixels[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].copy()
     return y0 + int(rows[0]), x0 + int(columns[0]), cropped

@@ -1,0 +1,1 @@
+"""Objects as COCO files describe them: checked values, polygons, run lengths, and masks of single objects."""

@@ -1,0 +1,1 @@
+"""Labels of micrographs, read from the files of annotation tools."""
