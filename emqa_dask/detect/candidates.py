@@ -231,22 +231,16 @@ def prune_maxima(maxima: Maxima, sigmas: np.ndarray, overlap: float | None) -> M
 
 def add_boxes(rows: pd.DataFrame, shape: tuple[int, int]) -> pd.DataFrame:
     """Blobs of an image of `shape` as rows of `tables.DETECTIONS`, all columns but micrograph_id."""
-    rows = rows.copy()
-    radius = math.sqrt(2) * rows["sigma_px"]
+    columns: dict[str, Any] = {name: column.to_numpy() for name, column in rows.items()}
+    radius = math.sqrt(2) * columns["sigma_px"]
     for axis, size in zip("yx", shape):
-        rows[f"{axis}0"] = (rows[f"{axis}_px"] + 0.5 - radius).clip(lower=0)
-        rows[f"{axis}1"] = (rows[f"{axis}_px"] + 0.5 + radius).clip(upper=size)
-    rows["area_px"] = math.pi * radius**2
-    rows["score"] = compute_score(rows["response"])
-    rows["class_margin"] = math.nan
-    rows["stability"] = math.nan
-    rows["label"] = "blob"
-    rows["detector"] = "log"
-    rows["mask_rle"] = None
-    rows["circularity"] = math.nan
-    rows["diameter_px"] = 2 * radius
-    rows["diameter_nm"] = math.nan
-    return rows[[name for name in tables.DETECTIONS.names if name != "micrograph_id"]]
+        columns[f"{axis}0"] = np.maximum(columns[f"{axis}_px"] + 0.5 - radius, 0)
+        columns[f"{axis}1"] = np.minimum(columns[f"{axis}_px"] + 0.5 + radius, size)
+    columns |= {"area_px": math.pi * radius**2, "score": compute_score(columns["response"]), "diameter_px": 2 * radius}
+    columns |= dict.fromkeys(("class_margin", "stability", "circularity", "diameter_nm"), np.full(len(rows), math.nan))
+    columns |= {"label": "blob", "detector": "log", "mask_rle": None}
+    names = [name for name in tables.DETECTIONS.names if name != "micrograph_id"]
+    return pd.DataFrame({name: columns[name] for name in names}, index=rows.index)
 
 
 def compute_score(response: np.ndarray) -> np.ndarray:

@@ -12,9 +12,9 @@ from scipy import ndimage
 from emqa_dask.backend import use_wide_vectors
 
 use_wide_vectors()
-# Size of a tile: with the margins of the widest kernels it stays in a processor's second cache.
-ROWS = 64
-COLUMNS = 256
+# Size of a tile: the rows that a short kernel covers stay in a processor's first cache, the tile in its second one.
+ROWS = 128
+COLUMNS = 512
 
 
 def compute_laplacian(
@@ -78,43 +78,53 @@ def _make_kernel_halves(sigma: np.floating) -> list[np.ndarray]:
 def _filter_laplace(image, smooth, second, rows, columns, factor, out):
     height, width = image.shape
     n = len(smooth) - 1
-    tile = np.empty((ROWS + 2 * n, COLUMNS), smooth.dtype)
+    tile = np.empty((ROWS + 2 * n, COLUMNS + 2 * n), smooth.dtype)
+    smoothed = np.empty(COLUMNS + 2 * n, smooth.dtype)
+    derived = np.empty(COLUMNS + 2 * n, smooth.dtype)
     smoothed_sums = np.empty(COLUMNS, smooth.dtype)
     derived_sums = np.empty(COLUMNS, smooth.dtype)
-    smoothed = np.empty((ROWS, width), image.dtype)
-    derived = np.empty((ROWS, width), image.dtype)
-    smoothed_line = np.empty(width + 2 * n, smooth.dtype)
-    derived_line = np.empty(width + 2 * n, smooth.dtype)
-    for y0 in range(0, height, ROWS):
-        n_rows = min(ROWS, height - y0)
-        for x0 in range(0, width, COLUMNS):
-            n_columns = min(COLUMNS, width - x0)
+    for x0 in range(0, width, COLUMNS):
+        n_columns = min(COLUMNS, width - x0)
+        for y0 in range(0, height, ROWS):
+            n_rows = min(ROWS, height - y0)
             for i in range(n_rows + 2 * n):
-                source = image[rows[y0 + i], x0 : x0 + n_columns]
-                target = tile[i]
-                for x in range(n_columns):
-                    target[x] = source[x]
+                _copy_line(image[rows[y0 + i]], columns, x0, n, tile[i, : n_columns + 2 * n])
             for i in range(n_rows):
-                _filter_along_y(tile, i, smooth, second, smoothed_sums[:n_columns], derived_sums[:n_columns])
-                for x in range(n_columns):
-                    smoothed[i, x0 + x] = smoothed_sums[x]
-                    derived[i, x0 + x] = derived_sums[x]
-        for i in range(n_rows):
-            _reflect_line(smoothed[i], columns, n, smoothed_line)
-            _reflect_line(derived[i], columns, n, derived_line)
-            for x0 in range(0, width, COLUMNS):
-                n_columns = min(COLUMNS, width - x0)
-                _filter_along_x(smoothed_line[x0 : x0 + n_columns + 2 * n], second, smoothed_sums[:n_columns])
-                _filter_along_x(derived_line[x0 : x0 + n_columns + 2 * n], smooth, derived_sums[:n_columns])
+                _filter_along_y(tile, i, smooth, second, smoothed[: n_columns + 2 * n], derived[: n_columns + 2 * n])
+                _round_as(image, smoothed)
+                _round_as(image, derived)
+                _filter_along_x(smoothed[: n_columns + 2 * n], second, smoothed_sums[:n_columns])
+                _filter_along_x(derived[: n_columns + 2 * n], smooth, derived_sums[:n_columns])
+                line = out[y0 + i, x0 : x0 + n_columns]
                 for x in range(n_columns):
                     # Rounded one by one and then added, as scipy does.
                     laplacian = image.dtype.type(derived_sums[x]) + image.dtype.type(smoothed_sums[x])
-                    out[y0 + i, x0 + x] = -laplacian * factor
+                    line[x] = -laplacian * factor
+
+
+@numba.njit(nogil=True, cache=True)
+def _copy_line(line, columns, x0, n, target):
+    """Fill `target` with the pixels of `line` from x0 - n on; `columns` reflects it at its ends."""
+    first = x0 - n
+    if first >= 0 and first + len(target) <= len(line):
+        pixels = line[first : first + len(target)]
+        for x in range(len(target)):
+            target[x] = pixels[x]
+    else:
+        for x in range(len(target)):
+            target[x] = line[columns[x0 + x]]
+
+
+@numba.njit(nogil=True, cache=True)
+def _round_as(image, line):
+    """Round the values of `line` to the dtype of `image`."""
+    for x in range(len(line)):
+        line[x] = image.dtype.type(line[x])
 
 
 @numba.njit(nogil=True, cache=True)
 def _filter_along_y(rows, first, w, v, to_w, to_v):
-    """Fill `to_w` and `to_v` with the sums of 2 n + 1 rows under two kernels: four taps a pass, in scipy's order."""
+    """Fill `to_w` and `to_v` with the sums of 2 n + 1 rows under two kernels: three taps a pass, in scipy's order."""
     n = len(w) - 1
     last = first + 2 * n
     width = len(to_w)
@@ -123,31 +133,26 @@ def _filter_along_y(rows, first, w, v, to_w, to_v):
         to_w[x] = middle[x] * w[n]
         to_v[x] = middle[x] * v[n]
     k = 0
-    while k + 4 <= n:
+    while k + 3 <= n:
         a0 = rows[first + k]
         a1 = rows[first + k + 1]
         a2 = rows[first + k + 2]
-        a3 = rows[first + k + 3]
         b0 = rows[last - k]
         b1 = rows[last - k - 1]
         b2 = rows[last - k - 2]
-        b3 = rows[last - k - 3]
         w0 = w[k]
         w1 = w[k + 1]
         w2 = w[k + 2]
-        w3 = w[k + 3]
         v0 = v[k]
         v1 = v[k + 1]
         v2 = v[k + 2]
-        v3 = v[k + 3]
         for x in range(width):
             p0 = a0[x] + b0[x]
             p1 = a1[x] + b1[x]
             p2 = a2[x] + b2[x]
-            p3 = a3[x] + b3[x]
-            to_w[x] = to_w[x] + p0 * w0 + p1 * w1 + p2 * w2 + p3 * w3
-            to_v[x] = to_v[x] + p0 * v0 + p1 * v1 + p2 * v2 + p3 * v3
-        k += 4
+            to_w[x] = to_w[x] + p0 * w0 + p1 * w1 + p2 * w2
+            to_v[x] = to_v[x] + p0 * v0 + p1 * v1 + p2 * v2
+        k += 3
     while k < n:
         a0 = rows[first + k]
         b0 = rows[last - k]
@@ -161,18 +166,6 @@ def _filter_along_y(rows, first, w, v, to_w, to_v):
 
 
 @numba.njit(nogil=True, cache=True)
-def _reflect_line(values, columns, n, line):
-    """Fill `line` with `values` and n reflected ones at each end."""
-    width = len(values)
-    line_centre = line[n : n + width]
-    for x in range(width):
-        line_centre[x] = values[x]
-    for x in range(n):
-        line[x] = values[columns[x]]
-        line[n + width + x] = values[columns[n + width + x]]
-
-
-@numba.njit(nogil=True, cache=True)
 def _filter_along_x(line, w, sums):
     """Fill `sums` with those of a line, n values longer at each end, under one kernel, in the same order."""
     n = len(w) - 1
@@ -182,24 +175,19 @@ def _filter_along_x(line, w, sums):
     for x in range(width):
         sums[x] = middle[x] * w[n]
     k = 0
-    while k + 4 <= n:
+    while k + 3 <= n:
         a0 = line[k : k + width]
         a1 = line[k + 1 :]
         a2 = line[k + 2 :]
-        a3 = line[k + 3 :]
         b0 = line[last - k :]
         b1 = line[last - k - 1 :]
         b2 = line[last - k - 2 :]
-        b3 = line[last - k - 3 :]
         w0 = w[k]
         w1 = w[k + 1]
         w2 = w[k + 2]
-        w3 = w[k + 3]
         for x in range(width):
-            sums[x] = (
-                sums[x] + (a0[x] + b0[x]) * w0 + (a1[x] + b1[x]) * w1 + (a2[x] + b2[x]) * w2 + (a3[x] + b3[x]) * w3
-            )
-        k += 4
+            sums[x] = sums[x] + (a0[x] + b0[x]) * w0 + (a1[x] + b1[x]) * w1 + (a2[x] + b2[x]) * w2
+        k += 3
     while k < n:
         a0 = line[k:]
         b0 = line[last - k :]

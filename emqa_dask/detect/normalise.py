@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from emqa_dask.pixel_types import convert_to_real
+from emqa_dask.value_counts import count_values
 
 # Normalised values are clipped here, one range beyond each percentile.
 FLOOR = -1.0
@@ -85,7 +86,7 @@ def _compute_percentiles(values: np.ndarray, *percentiles: float) -> list[float]
     """Percentiles by linear interpolation, as numpy's; 8 and 16 bit integers through their histogram."""
     if values.dtype in (np.uint8, np.uint16):
         ranks = np.array(percentiles) / 100 * (len(values) - 1)
-        cumulated = np.cumsum(np.bincount(values))
+        cumulated = np.cumsum(count_values(np.ascontiguousarray(values), 0))
         lower_values, upper_values = (np.searchsorted(cumulated, f(ranks), side="right") for f in (np.floor, np.ceil))
         return [float(v) for v in lower_values + (upper_values - lower_values) * (ranks - np.floor(ranks))]
     if values.dtype.kind != "f":

@@ -17,9 +17,10 @@ NOWHERE = (-(1 << 40), -(1 << 40))
 
 
 @numba.njit(nogil=True, cache=True)
-def search_rows(grids, steps, weights, firsts, height, width, start, stop, sign, floor, out):
-    """Fill the columns of `out` with the peaks of rows start...stop of the middle grid; returns their number.
+def search_rows(grids, steps, weights, firsts, height, width, start, sign, floor, out):
+    """Fill the columns of `out` with the peaks of the middle grid from row `start` on, as long as another row fits in.
 
+    Returns the number of peaks and the first row that was not searched.
     `grids`, `steps`, `weights` and `firsts` belong to the scale before, the scale itself and the one after; a step of 0
     marks one that does not exist. Rows of `out`: y, x, value, dy, dx, dscale, top (see peaks.Peaks).
     """
@@ -28,18 +29,19 @@ def search_rows(grids, steps, weights, firsts, height, width, start, stop, sign,
     cube = np.empty((3, 3, 3))
     line = np.empty(WIDE)
     fit = np.empty(4)
-    marks = np.empty(grid.shape[1], np.bool_)
+    marks = np.zeros(-(-grid.shape[1] // 8) * 8, np.bool_)
+    columns = np.empty(grid.shape[1], np.int64)
     (visited, tops) = np.full((2, N_VISITED), -1, np.int64)
     n = 0
     low = floor if step == 1 else (floor * COARSE_FLOOR_FRACTION if floor > 0 else -np.inf)
-    for i in range(start, stop):
+    for i in range(start, len(grid)):
+        if n + grid.shape[1] > out.shape[1]:
+            return n, i
         if step == 1:
-            _mark(grid, i, sign, low, marks)
+            _mark(grid, i, sign, low, marks[: grid.shape[1]])
         else:
-            _mark_coarse(grid, i, sign, low, marks)
-        for j in range(grid.shape[1]):
-            if not marks[j]:
-                continue
+            _mark_coarse(grid, i, sign, low, marks[: grid.shape[1]])
+        for j in columns[: _list_marked(marks, columns)]:
             y, x = i, j
             if step > 1:
                 y, x = _estimate_top(grids, steps, sign, i, j, height, width, floor)
@@ -73,6 +75,21 @@ def search_rows(grids, steps, weights, firsts, height, width, start, stop, sign,
             refine_cube(cube, steps[0] > 0 and steps[2] > 0, 0 < y < height - 1, 0 < x < width - 1, fit)
             _store_peak(out, n, y, x, cube[1, 1, 1], fit)
             n += 1
+    return n, len(grid)
+
+
+@numba.njit(nogil=True, cache=True)
+def _list_marked(marks, columns):
+    """Fill `columns` with the indices of True in `marks` (8 m values); returns their number."""
+    n = 0
+    mark_octets = marks.view(np.uint64)
+    for k in range(len(mark_octets)):
+        if mark_octets[k] == 0:  # as most are
+            continue
+        for x in range(8 * k, 8 * k + 8):
+            if marks[x]:
+                columns[n] = x
+                n += 1
     return n
 
 

@@ -16,7 +16,7 @@ from emqa_dask.detect.peak_search import search_rows
 from emqa_dask.detect.scales import Maxima, SearchRegion
 from emqa_dask.detect.surface import compute_lagrange_weights
 
-CHUNK_PX = 1 << 16  # pixels that are searched at a time: the largest number of peaks before any is dropped
+CHUNK_PX = 1 << 16  # peaks of a layer that are collected at a time, before any is dropped; more where a row is longer
 N_LAYERS_IN_MEMORY = 4  # three that are compared, and the next one
 
 
@@ -91,7 +91,7 @@ def search_layer(
     sign: int,
     floor: float,
 ) -> Iterator[Peaks]:
-    """Yield the peaks of `layer` above `floor`, of `sign` times the values, of a part of its rows at a time.
+    """Yield the peaks of `layer` above `floor`, of `sign` times the values, of as many rows at a time as have room.
 
     `previous_layer` and `next_layer` are the neighbouring scales; `shape` is that of the image. The number of peaks in
     a part is at most `CHUNK_PX` or a row. On a coarse grid a peak may come more than once (`scales.keep_strongest`
@@ -101,11 +101,11 @@ def search_layer(
     none = Layer(np.empty((1, 1), layer.grid.dtype), 0)
     grids, steps = zip(previous_layer or none, layer, next_layer or none)
     weights, firsts = zip(*(compute_lagrange_weights(max(step, 1)) for step in steps))
-    n_rows = min(max(1, CHUNK_PX // layer.grid.shape[1]), len(layer.grid))
-    columns = np.empty((len(Peaks._fields), n_rows * layer.grid.shape[1]))
+    n_columns = min(max(CHUNK_PX, layer.grid.shape[1]), layer.grid.size)
+    columns = np.empty((len(Peaks._fields), n_columns))
     typed_sign = layer.grid.dtype.type(sign)
-    for start in range(0, len(layer.grid), n_rows):
-        stop = min(start + n_rows, len(layer.grid))
-        n = search_rows(grids, steps, weights, firsts, *shape, start, stop, typed_sign, floor, columns)
+    row = 0
+    while row < len(layer.grid):
+        n, row = search_rows(grids, steps, weights, firsts, *shape, row, typed_sign, floor, columns)
         if n:
             yield Peaks(*columns[:, :n].copy())

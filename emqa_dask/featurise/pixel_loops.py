@@ -119,15 +119,6 @@ def count_in_bins(values: NDArray, counts: NDArray, edges: NDArray) -> NDArray:
 
 
 @numba.njit(nogil=True, cache=True)
-def count_values(values: NDArray, first: int) -> NDArray:
-    """Counts (65536,) of `values` (m,) of at most 16 bits, by their distance from `first`, the least of their dtype."""
-    counts = np.zeros(65536, np.int64)
-    for value in values:
-        counts[int(value) - first] += 1
-    return counts
-
-
-@numba.njit(nogil=True, cache=True)
 def compute_haar_power(view: NDArray) -> NDArray:
     """Mean squares (h // 32, w // 32) of the finest diagonal Haar coefficients in blocks of 32 px of `view` (h, w)."""
     h = view.shape[0] // 32

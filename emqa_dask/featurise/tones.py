@@ -5,7 +5,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from emqa_dask.featurise.pixel_loops import count_in_bins, count_values
+from emqa_dask.featurise.pixel_loops import count_in_bins
+from emqa_dask.value_counts import count_values
 
 N_BINS = 256  # of the histogram between the 0.5 and the 99.5 percentile
 NO_SPAN = 1e-30  # grey range from which on an image counts as constant
