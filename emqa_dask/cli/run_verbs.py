@@ -12,6 +12,7 @@ STEP_HELP = {  # by `emqa STEP`, as pipeline.workspace.stages.STEPS has them
     "classify": "let a classifier ensemble look at every stored micrograph",
     "featurise": "turn detections and pixels into features",
     "predict": "predict each micrograph's detection F1 and its distance from the known domain",
+    "measure": "measure the objects of each micrograph: number, density, diameters, area fraction, swelling",
     "report": "give every file a verdict, write triage.parquet, triage.csv and the page",
 }
 
@@ -49,7 +50,7 @@ def add_triage(verbs) -> None:
     """`emqa triage`."""
     triage = verbs.add_parser(
         "triage",
-        help="do it all: ingest, detect, classify, featurise, predict, report",
+        help="do it all: ingest, detect, classify, featurise, predict, measure, report",
         description=(
             "Triage SRC: a folder, a list of files, or an fsspec URI; or several of these as one archive, in which the "
             "path of each file starts with the name of its source. It can be run again: finished work is kept, new "

@@ -20,7 +20,18 @@ from emqa_dask.settings.renamed_keys import RENAMED_KEYS as RENAMED_KEYS
 from emqa_dask.settings.renamed_keys import refuse_renamed_keys
 from emqa_dask.settings.rules import SettingsError, check_values, shorten
 from emqa_dask.settings.schedulers import Run, SchedulerSections
-from emqa_dask.settings.stages import Archive, Classify, Cohort, Detect, Featurise, Predict, Report, Store, Triage
+from emqa_dask.settings.stages import (
+    Archive,
+    Classify,
+    Cohort,
+    Detect,
+    Featurise,
+    Measure,
+    Predict,
+    Report,
+    Store,
+    Triage,
+)
 
 TEMPLATES = Path(__file__).parents[1] / "templates"
 
@@ -31,7 +42,7 @@ class Settings(SchedulerSections):
 
     Parameters
     ----------
-    archive, store, detect, classify, featurise, predict, flags, triage, report, run : records
+    archive, store, detect, classify, featurise, predict, measure, flags, triage, report, run : records
         The sections of a settings file, each with its keys as attributes.
     local, cuda, slurm, pbs, lsf, sge, htcondor, kubernetes : records
         The sections of the schedulers.
@@ -53,6 +64,7 @@ class Settings(SchedulerSections):
     classify: Classify = field(default_factory=Classify)
     featurise: Featurise = field(default_factory=Featurise)
     predict: Predict = field(default_factory=Predict)
+    measure: Measure = field(default_factory=Measure)
     flags: Flags = field(default_factory=Flags)
     triage: Triage = field(default_factory=Triage)
     report: Report = field(default_factory=Report)

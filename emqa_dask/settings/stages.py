@@ -258,6 +258,29 @@ class Triage:
 
 
 @dataclass(frozen=True)
+class Measure:
+    """How objects become measurements of the specimen."""
+
+    foil_thickness_nm: float = 0.0  # of the specimen, for swelling and densities per volume; 0 = unknown
+    foil_thickness_uncertainty_nm: float = 0.0  # standard uncertainty of foil_thickness_nm
+    edge_correction: bool = True  # leave out objects that the image's edge cuts, and weight the others for these
+    RANGES: ClassVar = {
+        "foil_thickness_nm": Range(1e-3, 1e9, or_zero=True),
+        "foil_thickness_uncertainty_nm": Range(0, 1e9),
+    }
+
+    def check(self) -> None:
+        uncertainty = self.foil_thickness_uncertainty_nm
+        rule = f"has to be below measure.foil_thickness_nm, which is {self.foil_thickness_nm}"
+        require(
+            uncertainty == 0 or uncertainty < self.foil_thickness_nm,
+            "measure.foil_thickness_uncertainty_nm",
+            uncertainty,
+            rule,
+        )
+
+
+@dataclass(frozen=True)
 class Report:
     """What the page shows."""
 

@@ -26,6 +26,7 @@ from emqa_dask.tables.detections import (
     SCORE_BINS,
 )
 from emqa_dask.tables.images import CUSTOM_CHECKS, FEATURES, FLAGS, IMAGE_STATISTICS, THON_RINGS
+from emqa_dask.tables.measurements import DIAMETER_STATISTICS, MEASUREMENTS, SIZES
 from emqa_dask.tables.order import LATTICE_ORDER, LATTICE_ORDER_POINTS, LATTICE_ORDER_WINDOWS
 from emqa_dask.tables.runs import DETECTOR_CHOICES, EVENTS, FAILURES
 from emqa_dask.tables.schema import conform, empty, with_column
@@ -47,6 +48,8 @@ ALL_TABLES = {
     "probabilities": PROBABILITIES,
     "regions": REGIONS,
     "classifications": CLASSIFICATIONS,
+    "measurements": MEASUREMENTS,
+    "sizes": SIZES,
     "sessions": SESSIONS,
     "drifts": DRIFTS,
     "triage": TRIAGE,
@@ -67,6 +70,7 @@ __all__ = [
     "DETECTIONS",
     "DETECTION_FEATURES",
     "DETECTOR_CHOICES",
+    "DIAMETER_STATISTICS",
     "DRIFTS",
     "EMBEDDINGS",
     "ENTROPY_SHAPE",
@@ -81,6 +85,7 @@ __all__ = [
     "LATTICE_ORDER",
     "LATTICE_ORDER_POINTS",
     "LATTICE_ORDER_WINDOWS",
+    "MEASUREMENTS",
     "MICROGRAPHS",
     "OBJECT_KINDS",
     "OBJECT_KIND_NAMES",
@@ -91,6 +96,7 @@ __all__ = [
     "SESSIONS",
     "SHIFTS",
     "SHIFT_SCORES",
+    "SIZES",
     "STATUSES",
     "THON_RINGS",
     "THUMBNAILS",

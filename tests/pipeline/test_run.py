@@ -180,14 +180,14 @@ def test_new_settings_redo_only_what_depends_on_them(done, small_archive, in_pro
     fewer = replace(in_process, {"detect": {"threshold": 0.3}})
     quietly(small_archive, root, fewer)
     events = pd.read_parquet(Workspace(str(root)).events).iloc[n_events:]
-    assert set(events["stage"]) == {"read", "detect", "featurise", "predict"}
+    assert set(events["stage"]) == {"read", "detect", "featurise", "predict", "measure"}
     assert triage_of(root)["n_detections"].sum() < triage_of(done)["n_detections"].sum()
 
 
 def test_steps_alone_give_the_tables_of_the_whole(done, small_archive, in_process, tmp_path):
     root = tmp_path / "ws"
     assert quietly(small_archive, root, in_process, steps=["ingest"])[0] == 0
-    for step in ("detect", "featurise", "predict", "report"):
+    for step in ("detect", "featurise", "predict", "measure", "report"):
         assert quietly(None, root, in_process, steps=[step])[0] == 0
     assert_same_results(done, root, in_process, in_process)
 

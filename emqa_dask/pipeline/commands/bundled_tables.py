@@ -1,10 +1,12 @@
-"""Tasks that make the evidence and the predictions of several partitions at once."""
+"""Tasks that make the evidence, the predictions and the measurements of several partitions at once."""
 
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import pandas as pd
 
 from emqa_dask import models
+from emqa_dask.pipeline.tasks.measure_objects import MEASUREMENT_TABLES, make_measurements_together
 from emqa_dask.pipeline.tasks.predict import make_evidence_together, make_predictions_together
 from emqa_dask.pipeline.workspace import micrograph_ledger
 from emqa_dask.run.executor import Executor
@@ -15,12 +17,25 @@ from emqa_dask.store.layout import Workspace
 PREDICTED_TOGETHER = (
     1024  # micrographs whose predictions are made at once: those of the longest partition, or of many short ones
 )
+SUMMARISED_TOGETHER = 256  # micrographs whose evidence or measurements are made at once: their detections are in memory
+LEDGER_COLUMNS = ("micrograph_id", "uri", "instrument", "voltage_kv", "height_px", "width_px", "nm_per_pixel")
+LEDGER_COLUMNS += ("nm_per_pixel_y", "partition")
 
 
-SUMMARISED_TOGETHER = 256  # micrographs whose evidence is made at once: their detections are in memory
+class Bundle(NamedTuple):
+    """A stage that can make its tables for several partitions in one task, from tables that exist."""
+
+    stage: str
+    tables: tuple[str, ...]
+    function: Callable
+    max_micrographs: int  # of a task
 
 
-LEDGER_COLUMNS = ("micrograph_id", "uri", "instrument", "voltage_kv", "height_px", "width_px", "partition")
+BUNDLES = (
+    Bundle("featurise", ("evidence",), make_evidence_together, SUMMARISED_TOGETHER),
+    Bundle("predict", ("predictions",), make_predictions_together, PREDICTED_TOGETHER),
+    Bundle("measure", MEASUREMENT_TABLES, make_measurements_together, SUMMARISED_TOGETHER),
+)
 
 
 def say_unfit_models(settings: Settings, say: Callable[[str], None]) -> None:
@@ -35,27 +50,12 @@ def say_unfit_models(settings: Settings, say: Callable[[str], None]) -> None:
             )
 
 
-def make_evidence(workspace: Workspace, settings: Settings, names: set[str], execute: Executor) -> set[str]:
-    """Those of the partitions `names` whose evidence was made. The tables that it needs exist for all of them."""
-    return _make_bundled(make_evidence_together, "featurise", SUMMARISED_TOGETHER, workspace, settings, names, execute)
-
-
-def make_predictions(workspace: Workspace, settings: Settings, names: set[str], execute: Executor) -> set[str]:
-    """Those of the partitions `names` whose predictions were made. The tables that these need exist for all of them."""
-    return _make_bundled(make_predictions_together, "predict", PREDICTED_TOGETHER, workspace, settings, names, execute)
-
-
-def _make_bundled(
-    function: Callable,
-    stage: str,
-    max_micrographs: int,
-    workspace: Workspace,
-    settings: Settings,
-    names: set[str],
-    execute: Executor,
+def make_bundled(
+    bundle: Bundle, workspace: Workspace, settings: Settings, names: set[str], execute: Executor
 ) -> set[str]:
-    tasks = iter_bundles(workspace, names, settings, max_micrographs) if names else ()
-    results = execute(function, tasks, stage, micrograph_ledger.count_micrographs(workspace, names))
+    """Those of the partitions `names` whose tables of `bundle` were made. The tables that these need exist for all."""
+    tasks = iter_bundles(workspace, names, settings, bundle.max_micrographs) if names else ()
+    results = execute(bundle.function, tasks, bundle.stage, micrograph_ledger.count_micrographs(workspace, names))
     bundles_done = (result.task.args[1]["partition"] for result in results if result.outcome != "failed")
     return {name for partitions in bundles_done for name in partitions}
 

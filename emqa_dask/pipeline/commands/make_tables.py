@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from emqa_dask.partition import Partition
-from emqa_dask.pipeline.commands.bundled_tables import make_evidence, make_predictions
+from emqa_dask.pipeline.commands.bundled_tables import BUNDLES, make_bundled
 from emqa_dask.pipeline.tasks.custom_checks import HEADER_FIELDS
 from emqa_dask.pipeline.tasks.entry import make_partition
 from emqa_dask.pipeline.workspace import failures, micrograph_ledger
@@ -32,19 +32,20 @@ STORED = {False: 1, True: 2}  # pixels of one byte, or of more, per byte that th
 def make_tables(workspace: Workspace, settings: Settings, steps: list[str], execute: Executor) -> None:
     """Makes the tables of `steps`, and the tables that they need, by one task per unfinished partition.
 
-    Partitions whose tables from pixels exist get evidence and then predictions first, by tasks for many partitions.
-    Partitions that fail in these get a task of their own.
+    Partitions whose tables from pixels exist get evidence, predictions and measurements first, by tasks for many
+    partitions. Partitions that fail in these get a task of their own.
     """
     table_folders = list_run_folders(settings)
     final_tables = [table for step in steps for table in list_step_tables(step) if table in table_folders]
     needed = list_upstream_tables(final_tables, table_folders)
-    bundled = [table for table in ("evidence", "predictions") if "predictions" in needed]
-    progress = _find_progress(workspace, table_folders, needed, bundled)
+    bundles = [bundle for bundle in BUNDLES if set(bundle.tables) <= set(needed)]
+    progress = _find_progress(
+        workspace, table_folders, needed, [table for bundle in bundles for table in bundle.tables]
+    )
     finished = progress.finished
-    for table in bundled:
-        task_function = make_evidence if table == "evidence" else make_predictions
-        have_table = progress.bundled[table]
-        finished = (finished & have_table) | task_function(workspace, settings, finished - have_table, execute)
+    for bundle in bundles:
+        complete = set.intersection(*(progress.bundled[table] for table in bundle.tables))
+        finished = (finished & complete) | make_bundled(bundle, workspace, settings, finished - complete, execute)
     n_images, n_tasks, workload = _sum_unfinished_work(workspace, finished, progress.stored)
     if not n_images:
         return

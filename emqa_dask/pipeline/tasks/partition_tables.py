@@ -10,6 +10,7 @@ from emqa_dask.partition import Partition
 from emqa_dask.pipeline.tasks.classify import classify_micrographs
 from emqa_dask.pipeline.tasks.image_stages import ImageStages
 from emqa_dask.pipeline.tasks.measure_images import measure_partition
+from emqa_dask.pipeline.tasks.measure_objects import MEASUREMENT_TABLES, measure_partitions
 from emqa_dask.pipeline.tasks.predict import FEATURE_COLUMNS, join_evidence, predict_rows, summarise_detections
 from emqa_dask.pipeline.tasks.store_partition import store_partition
 from emqa_dask.pipeline.workspace.failures import drop_parts, read_failed_ids
@@ -20,8 +21,9 @@ from emqa_dask.settings import Settings
 from emqa_dask.store import micrographs, parts
 from emqa_dask.store.layout import Workspace
 
-# Tables that are made from other tables at the end, by the stages of step predict.
+# Tables that are made from other tables at the end.
 PREDICTED = tuple(table for table, stage in TABLES.items() if stage.step == "predict")
+DERIVED = (*PREDICTED, *MEASUREMENT_TABLES)
 
 
 def make_tables(
@@ -44,7 +46,7 @@ def make_tables(
     missing = _find_missing(workspace, partition, table_folders, final_tables)
     stages = ImageStages(call)
     remaining = _store_or_find(workspace, partition, rows, table_folders, missing, stages)
-    new_rows: dict[str, list] = {table: [] for table in missing if table not in PREDICTED}
+    new_rows: dict[str, list] = {table: [] for table in missing if table not in DERIVED}
     if set(new_rows) == {"evidence"}:  # another score floor: no pixel is needed
         with stages.time_stage("featurise"):
             new_rows["evidence"] = summarise_detections(workspace, remaining, settings, [partition.name])
@@ -54,6 +56,10 @@ def make_tables(
     if set(PREDICTED) & set(missing):
         with stages.time_stage("predict"):
             _predict(workspace, partition, rows, settings, table_folders, missing)
+    if set(MEASUREMENT_TABLES) & set(missing):
+        with stages.time_stage("measure"):
+            for table, table_rows in measure_partitions(workspace, rows, settings, [partition.name]).items():
+                parts.write_part(workspace.uri, table_folders[table], partition.name, table_rows, SCHEMAS[table])
     n_bytes = sum(row.height_px * row.width_px * np.dtype(row.dtype).itemsize for row in remaining.itertuples())
     return {
         "stages": stages.seconds,

@@ -30,6 +30,7 @@ STAGES = (
     Stage("check", "featurise", ("custom_checks",), ("thumbnails",), 1, True),
     Stage("predict", "predict", ("predictions",), ("evidence", "features", "embeddings"), 4, False),
     Stage("uncertainty", "predict", ("classifications",), ("features", "probabilities", "regions"), 2, False),
+    Stage("measure", "measure", ("measurements", "sizes"), ("detections", "evidence"), 1, False),
 )
 TABLES = {table: stage for stage in STAGES for table in stage.tables}  # table -> the stage that makes it
 SCHEMAS = {table: getattr(tables, table.upper()) for table in TABLES}
@@ -78,6 +79,7 @@ def list_run_folders(settings: Settings) -> dict[str, str]:
         embeddings = _digest_stage("detect", *content_models, detections)
         digests["embeddings"] = embeddings
     digests["predictions"] = _digest_stage("predict", *quality_models, evidence, features, embeddings)
+    digests["measurements"] = digests["sizes"] = _digest_stage("measure", settings.measure, evidence)
     if checks := settings.flags.custom:
         digests["custom_checks"] = _digest_stage("check", *(sorted([c.name, c.function, c.source] for c in checks)))
     if settings.classify.model:

@@ -1,0 +1,93 @@
+"""Tables about the specimen: sizes, density and swelling of an image, histograms of diameters, results of samples."""
+
+import pyarrow as pa
+
+from emqa_dask.tables.schema import ID, Columns, define_schema
+
+DETECTOR: Columns = {
+    "detector": (pa.string(), "Detector whose objects are measured: log, or the name in its model card."),
+    "label": (
+        pa.string(),
+        "Class of the objects that are measured; null: objects of all classes together. With micrograph_id and "
+        "detector it identifies the row.",
+    ),
+}
+DIAMETER_STATISTICS = {  # name -> meaning of the statistic of the diameters
+    "mean_diameter": "Mean diameter",
+    "std_diameter": "Standard deviation of the diameters",
+    "d10": "Diameter that 10 % of the objects fall short of",
+    "d50": "Median diameter",
+    "d90": "Diameter that 90 % of the objects fall short of",
+}
+_WEIGHTS = "Objects count by their edge weights (measure.edge_correction)."
+_NO_SIZE = "NaN when the pixel size is unknown."
+
+
+def _describe_statistics(unit: str, note: str) -> Columns:
+    rule = f"in {unit}, of objects that the edge of the image does not cut. {note}NaN without such objects."
+    return {f"{name}_{unit}": (pa.float64(), f"{text} {rule}") for name, text in DIAMETER_STATISTICS.items()}
+
+
+# A row per micrograph, detector and class, and one for all classes of a detector together.
+MEASUREMENTS = define_schema(
+    {
+        **ID,
+        **DETECTOR,
+        "n_objects": (pa.int64(), "Number of detections at or above the score floor."),
+        "n_cut": (pa.int64(), "Number of these within 1 px of the edge of the image, which may cut them."),
+        "n_corrected": (
+            pa.float64(),
+            "Sum of the edge weights of the objects that are not cut: an unbiased number of objects whose centres lie "
+            "in the image. n_objects when measure.edge_correction is off.",
+        ),
+        "area_um2": (pa.float64(), f"Area of the image in um^2. {_NO_SIZE}"),
+        "foil_thickness_nm": (pa.float64(), "Thickness of the specimen in nm, as the settings state it, else NaN."),
+        "density_per_mpx": (pa.float64(), "n_corrected per 10^6 px of the image."),
+        "density_per_um2": (pa.float64(), f"n_corrected per um^2 of the image. {_NO_SIZE}"),
+        "density_per_nm2": (pa.float64(), f"n_corrected per nm^2 of the image. {_NO_SIZE}"),
+        "density_per_um3": (pa.float64(), "n_corrected per um^3 of the specimen. NaN without foil_thickness_nm."),
+        **_describe_statistics("px", f"{_WEIGHTS} "),
+        **_describe_statistics("nm", f"{_WEIGHTS} NaN when the pixel size is unknown. "),
+        "area_fraction": (
+            pa.float64(),
+            f"Area of the objects divided by that of the image. {_WEIGHTS} Overlaps count twice. 0 without objects.",
+        ),
+        "mean_circularity": (
+            pa.float64(),
+            f"Mean Heywood circularity; 1 for disks, larger otherwise. {_WEIGHTS} NaN without masks.",
+        ),
+        "neighbour_distance_px": (
+            pa.float64(),
+            "Mean distance of an object's centre to that of its nearest neighbour in px, from objects that are nearer "
+            "to it than to the edge, weighted after Hanisch (1984). NaN without such objects.",
+        ),
+        "neighbour_distance_nm": (pa.float64(), f"The same distance in nm. {_NO_SIZE}"),
+        "volume_nm3": (
+            pa.float64(),
+            f"Sum of the objects' volumes, pi/6 d^3, in nm^3. {_WEIGHTS} {_NO_SIZE} 0 without objects.",
+        ),
+        "swelling_percent": (
+            pa.float64(),
+            "100 V / (A t - V): volume V of the objects, area A of the image, foil thickness t (Li et al. 2025). NaN "
+            "without pixel size or foil thickness, or where the objects have more volume than the specimen.",
+        ),
+        "swelling_uncertainty_percent": (
+            pa.float64(),
+            "Standard uncertainty of the swelling from that of the foil thickness "
+            "(measure.foil_thickness_uncertainty_nm), in percentage points.",
+        ),
+    }
+)
+
+# A row per micrograph, detector, class and bin with objects: histogram of the diameters.
+SIZES = define_schema(
+    {
+        **ID,
+        **DETECTOR,
+        "unit": (pa.string(), "nm, or px when the pixel size is unknown."),
+        "low": (pa.float64(), "Lower limit of the bin of diameters, in this unit; the bin contains it. 20 per decade."),
+        "high": (pa.float64(), "Upper limit of the bin, in this unit."),
+        "n_objects": (pa.int64(), "Number of objects in the bin that the edge of the image does not cut."),
+        "n_corrected": (pa.float64(), "Sum of their edge weights."),
+    }
+)
