@@ -1,13 +1,14 @@
 """Mean power spectrum of tiles that are spread over an image, on the device that holds it."""
 
 from collections.abc import Iterable
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any, NamedTuple
 
+import cv2
 import numpy as np
-from scipy import fft
 
 from emqa_dask.backend import get_array_modules
+from emqa_dask.featurise.pixel_loops import add_packed_power
 
 TILE_PX = 256
 MAX_TILES = 16  # of an image: bounds the cost
@@ -60,13 +61,17 @@ def compute_mean_periodogram(tiles: Iterable[Any]) -> Any:
             t = tile.shape[-1]
             ramp, window = (xp.asarray(values) for values in _make_ramp_and_window(t))
             ramp_power = float(np.square(_make_ramp_and_window(t)[0]).sum())
-            rfft2 = partial(fft.rfft2, workers=1) if xp is np else xp.fft.rfft2
+            is_packed = xp is np and tile.ndim == 2
+            power = np.zeros((t, t // 2 + 1), np.float32) if is_packed else 0
         values = tile - tile.mean(axis=(-2, -1), keepdims=True)
         slope_y, slope_x = (xp.matmul(values.mean(axis=axis), ramp) / ramp_power for axis in (-1, -2))
         values -= slope_y[..., None, None] * ramp[:, None] + slope_x[..., None, None] * ramp
         values *= window
-        f = rfft2(values)
-        power = power + (f.real**2 + f.imag**2)
+        if is_packed:  # in half the time of scipy
+            add_packed_power(cv2.dft(values), power)
+        else:
+            f = xp.fft.rfft2(values)
+            power = power + (f.real**2 + f.imag**2)
         n += 1
     return power / np.float32(n * t**2)
 

@@ -132,3 +132,74 @@ def compute_haar_power(view: NDArray) -> NDArray:
                 total += diagonal * diagonal
             power[y // 16, k] += total
     return power / np.float64(4 * 256)
+
+
+@numba.njit(nogil=True, cache=True)
+def sample_excess(image: NDArray, step: int) -> NDArray:
+    """What every `step`-th pixel of `image` (h, w) is above the highest of its eight neighbours, from (2, 2) on.
+
+    The outer two rows and columns are left out.
+    """
+    h, w = image.shape
+    line = np.empty(w - 4, image.dtype)
+    sample = np.empty(((h - 5) // step + 1, (w - 5) // step + 1), image.dtype)
+    for k in range(len(sample)):
+        _compute_excess(image, 2 + k * step, line)
+        sample[k] = line[::step]
+    return sample
+
+
+@numba.njit(nogil=True, cache=True)
+def find_peaks(image: NDArray, limit: np.float32, n_most: int) -> NDArray:
+    """The first `n_most` pixels (n, 2: y, x) of `image` (h, w) that are over `limit` above their eight neighbours.
+
+    The outer two rows and columns are left out.
+    """
+    h, w = image.shape
+    line = np.empty(w - 4, image.dtype)
+    peaks = np.empty((n_most, 2), np.int64)
+    n = 0
+    for y in range(2, h - 2):
+        _compute_excess(image, y, line)
+        n_in_line = 0
+        for x in range(len(line)):
+            n_in_line += line[x] > limit
+        if n_in_line == 0:  # as in most rows
+            continue
+        for x in range(len(line)):
+            if line[x] > limit and n < n_most:
+                peaks[n, 0] = y
+                peaks[n, 1] = x + 2
+                n += 1
+    return peaks[:n].copy()
+
+
+@numba.njit(nogil=True, cache=True)
+def _compute_excess(image: NDArray, y: int, line: NDArray) -> None:
+    """Fill `line` (w - 4) with what the pixels of row `y` of `image` (h, w) are above their highest neighbour."""
+    row_above = image[y - 1]
+    row = image[y]
+    row_below = image[y + 1]
+    for x in range(len(line)):
+        highest = max(max(max(row_above[x + 1], row_above[x + 2]), max(row_above[x + 3], row[x + 1])), row[x + 3])
+        highest = max(highest, max(max(row_below[x + 1], row_below[x + 2]), row_below[x + 3]))
+        line[x] = row[x + 2] - highest
+
+
+@numba.njit(nogil=True, cache=True)
+def add_packed_power(packed: NDArray, power: NDArray) -> None:
+    """Add to `power` (t, t // 2 + 1) the squared magnitudes of the transform that cv2.dft() packs into (t, t)."""
+    t = len(packed)
+    half = t // 2
+    for y in range(t):
+        line = packed[y]
+        target = power[y]
+        for x in range(1, half):
+            target[x] += line[2 * x - 1] * line[2 * x - 1] + line[2 * x] * line[2 * x]
+    for column, x in ((0, 0), (t - 1, half)):  # of those without a partner the half is stored, down the rows
+        power[0, x] += packed[0, column] ** 2
+        power[half, x] += packed[t - 1, column] ** 2
+        for y in range(1, half):
+            value = packed[2 * y - 1, column] ** 2 + packed[2 * y, column] ** 2
+            power[y, x] += value
+            power[t - y, x] += value

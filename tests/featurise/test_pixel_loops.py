@@ -98,3 +98,23 @@ def test_tones_of_a_low_contrast_on_a_high_level():
     tones = compute_tones(grey, pixels.dtype, low, span)
     assert span == pytest.approx(2 * 2.576, rel=0.05)  # +-2.576 deviations hold 99 %
     assert abs(tones["skewness"]) < 0.05
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(8, 40), st.integers(8, 70), st.integers(0, 2**32 - 1))
+def test_peaks_are_those_over_a_dilated_image(h, w, seed):
+    image = np.random.default_rng(seed).integers(0, 9, (h, w)).astype(np.float32)
+    ring = np.array([[1, 1, 1], [1, 0, 1], [1, 1, 1]], np.uint8)
+    excess = (image - cv2.dilate(image, ring))[2:-2, 2:-2]
+    np.testing.assert_array_equal(pixel_loops.sample_excess(image, 3), excess[::3, ::3])
+    positions = np.argwhere(excess > 1) + 2
+    np.testing.assert_array_equal(pixel_loops.find_peaks(image, np.float32(1), 2000), positions)
+    np.testing.assert_array_equal(pixel_loops.find_peaks(image, np.float32(1), 3), positions[:3])
+
+
+@pytest.mark.parametrize("t", [32, 64, 256])
+def test_packed_power_is_that_of_numpys_transform(t):
+    tile = np.random.default_rng(t).random((t, t), np.float32)
+    power = np.ones((t, t // 2 + 1), np.float32)
+    pixel_loops.add_packed_power(cv2.dft(tile), power)
+    np.testing.assert_allclose(power - 1, np.abs(np.fft.rfft2(tile.astype(np.float64))) ** 2, rtol=1e-3, atol=2e-3)
