@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -93,6 +94,15 @@ def test_calls_fit_the_signatures_of_cupy_and_cucim(packages):
                 except (TypeError, AssertionError) as error:
                     pytest.fail(f"{path}:{call.lineno}: {'.'.join(chain)}: {error}")
     assert {"xp.bincount", "xp.fft.rfft2", "ndi.correlate1d", "skimage.filters.gaussian", "cupy.asarray"} <= called
+
+
+def test_functions_of_cucim_are_those_of_the_documentation():
+    called = set()
+    for _, tree in list_device_modules():
+        chains = [name_chain(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)]
+        called |= {"cucim." + ".".join(chain) for chain in chains if chain[:1] == ["skimage"]}
+    page = (PACKAGE.parent / "docs" / "how-to" / "clusters.md").read_text()
+    assert called == set(re.findall(r"^\| `(cucim\.[\w.]+)`", page, re.MULTILINE))
 
 
 def read_method_signature(method) -> inspect.Signature:
