@@ -48,7 +48,8 @@ def measure_partition(
 ) -> None:
     """Adds the rows of a partition to those tables of `new_rows` that stages on images make.
 
-    `rows` are the micrographs to measure. A few images are in memory at a time.
+    `rows` are the micrographs to measure. A few images are in memory at a time. They are not read ahead by another
+    thread: reading takes 1 to 3 % of a task (measured), and other tasks of the worker go on meanwhile.
     """
     stored_detections = None
     detected_tables = [table for table in ("detections", "embeddings") if table in new_rows]
