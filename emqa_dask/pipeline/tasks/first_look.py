@@ -9,6 +9,7 @@ import pandas as pd
 from emqa_dask import models
 from emqa_dask.archive.name_escapes import unescape_name
 from emqa_dask.archive.survey import fetch_file
+from emqa_dask.backend import use_device
 from emqa_dask.detect import log
 from emqa_dask.featurise.lattice_peaks import measure_lattice_fraction
 from emqa_dask.pipeline.tasks.image_stages import count_megapixels
@@ -47,12 +48,14 @@ def look_at_image(image: np.ndarray, settings: Settings) -> Look:
     pixels = np.nan_to_num(np.asarray(image[y0 : y0 + LOOK_PX, x0 : x0 + LOOK_PX], np.float32))
     device = settings.run.device
     detector = load_detector(models.locate_model(AUTO_NETWORK), device, settings.detect.precision)
-    (detections,) = detector.detect([pixels])
+    with use_device(device):
+        (detections,) = detector.detect([pixels])
     score_sums = sum_scores(detections, detector.card.classes)
     fraction = measure_lattice_fraction(pixels)
     n_dots = 0
     if sum(score_sums.values()) < MIN_SCORE_SUM:
-        n_dots = len(log.detect_image(pixels, dataclasses.replace(Detect(), **DOT_SIGMAS), device=device))
+        with use_device(device):
+            n_dots = len(log.detect_image(pixels, dataclasses.replace(Detect(), **DOT_SIGMAS), device=device))
     return Look(score_sums, fraction, n_dots)
 
 
