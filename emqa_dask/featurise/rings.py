@@ -110,8 +110,7 @@ def find_thon_rings(
 def compute_log_power(image: Any) -> LogPower | None:
     """Log-power of the middle of `image` (h, w), Hann window, in rings and sectors; None below 256 px and when flat.
 
-    An image on a device is transformed there, and the sums over rings and sectors come back: those of the host within
-    1e-6 of the largest.
+    An image on a device is transformed there, and the sums over rings and sectors come back.
     """
     t = min(*image.shape, SIDE_PX) // 2 * 2
     if t < MIN_SIDE_PX:

@@ -213,6 +213,18 @@ def test_rings_on_a_device_are_those_on_the_host(monkeypatch, dtype):
         np.testing.assert_allclose(rings.measure_thon_rings(Strict(image), 0.1, 200.0), row, rtol=1e-6)
 
 
+@settings(deadline=None, max_examples=15)
+@given(st.integers(0, 99), st.integers(256, 600), st.integers(256, 1300), st.sampled_from(DTYPES))
+def test_log_power_on_a_device_is_that_on_the_host(seed, h, w, dtype):
+    image = np.nan_to_num(make_image(seed, (h, w), dtype))
+    expected = rings.compute_log_power(image)
+    with pytest.MonkeyPatch.context() as patch:
+        use_strict_arrays(patch)
+        found = rings.compute_log_power(Strict(image))
+    np.testing.assert_allclose(found.mean, expected.mean, rtol=1e-9, atol=1e-9 * np.abs(expected.mean).max())
+    np.testing.assert_array_equal(found.n, expected.n)
+
+
 @pytest.mark.parametrize("folder", ["arda_stem_np", "emps/images", "uw_cavity/images", "creme_loops", "msa_sintering"])
 def test_real_images_in_a_batch_have_their_own_features(folder):
     if not DATA.is_dir():
