@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from emqa_dask import classifiers, models, networks
+from emqa_dask import models
+from emqa_dask.featurise import picture_network
 
 if TYPE_CHECKING:
     import torch
@@ -27,21 +28,29 @@ def estimate_picture_kinds(thumbnails: Sequence[np.ndarray | None], device: str 
 
     NaN where there is no thumbnail.
     """
-    import torch
-
     numbers = [k for k, thumbnail in enumerate(thumbnails) if thumbnail is not None]
     kinds = [dict.fromkeys(PROBABILITIES, np.nan) for _ in thumbnails]
     if not numbers:
         return kinds
-    # In double precision on a GPU: its single precision may have 10 bits only, by a setting of the whole process.
-    dtype = torch.float32 if device == "cpu" else torch.float64
-    batch = torch.from_numpy(np.stack([thumbnails[k] for k in numbers])[:, None])
-    with torch.inference_mode():
-        logits = compute_logits(_load_network(device, dtype), batch.to(device, dtype))
-        shares = logits.softmax(dim=1).cpu().numpy()
+    pictures = np.stack([thumbnails[k] for k in numbers])
+    if device == "cpu":
+        logits = picture_network.compute_logits(_load_host_network(), pictures).astype(np.float64)
+    else:
+        logits = _compute_logits_on_device(pictures, device)
+    shares = np.exp(logits - logits.max(axis=1, keepdims=True))
+    shares /= shares.sum(axis=1, keepdims=True)
     for k, share in zip(numbers, shares, strict=True):
         kinds[k] = {name: float(share[KINDS.index(name.split("_")[0])]) for name in PROBABILITIES}
     return kinds
+
+
+def _compute_logits_on_device(pictures: np.ndarray, device: str) -> np.ndarray:
+    """Logits (n, 3) of KINDS, in double precision: the single precision of a GPU may have 10 bits, by a setting."""
+    import torch
+
+    with torch.inference_mode():
+        batch = torch.from_numpy(pictures[:, None]).to(device, torch.float64)
+        return compute_logits(_load_network(device, torch.float64), batch).cpu().numpy()
 
 
 def draw_thumbnail(view: np.ndarray) -> np.ndarray | None:
@@ -62,12 +71,25 @@ def make_thumbnail(view: np.ndarray) -> np.ndarray:
 
 def compute_logits(network: "torch.nn.ModuleDict", thumbnails: "torch.Tensor") -> "torch.Tensor":
     """Logits (n, 3) of KINDS."""
+    from emqa_dask import classifiers
+
     return network["head"](classifiers.pool_picture_stages(network, thumbnails))
+
+
+@lru_cache(maxsize=1)
+def _load_host_network() -> picture_network.PictureNetwork:
+    directory = models.PICTURE_MODEL
+    model_card = models.read_model_card(directory)
+    with models.blame_model(directory):
+        path = models.check_file(directory, WEIGHTS, model_card)
+        return picture_network.load_network(path, model_card["architecture"]["n_stages"])
 
 
 @lru_cache(maxsize=2)
 def _load_network(device: str, dtype: "torch.dtype") -> "torch.nn.ModuleDict":
     import torch
+
+    from emqa_dask import classifiers, networks
 
     directory = models.PICTURE_MODEL
     model_card = models.read_model_card(directory)

@@ -10,6 +10,7 @@ import pytest
 import sklearn.datasets
 import torch
 
+from emqa_dask.featurise import picture_kinds, picture_network
 from emqa_dask.featurise.picture_kinds import (
     PROBABILITIES,
     SIDE_PX,
@@ -85,3 +86,14 @@ def test_thumbnail_shows_the_whole_picture():
     assert thumbnail.shape == (SIDE_PX, SIDE_PX)
     np.testing.assert_allclose(thumbnail[:, :63], 1.0)
     np.testing.assert_allclose(thumbnail[:, 65:], 0.0)
+
+
+def test_network_on_the_host_is_that_of_torch():
+    rng = np.random.default_rng(0)
+    smooth = [cv2.GaussianBlur(rng.random((SIDE_PX, SIDE_PX), np.float32), (0, 0), sigma) for sigma in (0.1, 1, 4)]
+    thumbnails = np.stack([*smooth, np.zeros_like(smooth[0]), np.ones_like(smooth[0])])
+    with torch.inference_mode():
+        network = picture_kinds._load_network("cpu", torch.float32)
+        expected = picture_kinds.compute_logits(network, torch.from_numpy(thumbnails[:, None])).numpy()
+    logits = picture_network.compute_logits(picture_kinds._load_host_network(), thumbnails)
+    np.testing.assert_allclose(logits, expected, rtol=1e-5, atol=2e-5)
