@@ -83,3 +83,14 @@ def escape_controls(text: str) -> str:
         return text
     categories = ("Cc", "Cf", "Cs", "Zl", "Zp")
     return "".join(c.encode("unicode_escape").decode() if unicodedata.category(c) in categories else c for c in text)
+
+
+def name_frame(uri: str, frame: int) -> str:
+    """The file's path, with the frame unless it is the first."""
+    return f"{uri} (frame {frame})" if frame else uri
+
+
+def parse_frame_name(name: str) -> tuple[str, int]:
+    """Path and frame of a name_frame()."""
+    match = re.fullmatch(r"(.*) \(frame (\d{1,9})\)", name, re.DOTALL)
+    return (match[1], int(match[2])) if match else (name, 0)

@@ -22,8 +22,8 @@ def add_calibrate(verbs) -> None:
         "labels",
         metavar="LABELS",
         nargs="+",
-        help="boxes or masks as COCO JSON, points as CSV uri,y,x (px) or counts as CSV uri,n_objects; several files "
-        "together; file_name and uri are the micrograph's URI or its end",
+        help="labels of COCO, CVAT, VIA, YOLO, LabelMe or Fiji, or CSV files with the columns uri,y0,x0,y1,x1 (boxes), "
+        "uri,y,x (points, px) or uri,n_objects (counts); a file's content tells its format; several together",
     )
     calibrate.add_argument("--iou", metavar="X", type=float, help="IoU from which a box counts as found")
     calibrate.add_argument("--out", metavar="DIR", default="", help="folder for the models; default: WS/models")

@@ -115,10 +115,11 @@ def test_damaged_json_is_named(read, content, folder):
         read(folder / "labels.json", folder)
 
 
-@pytest.mark.parametrize("read", [read_sets, read_labels])
-def test_a_folder_in_the_place_of_labels_is_named(read, folder):
+def test_a_folder_in_the_place_of_labels_is_named(folder):
     with pytest.raises(OSError, match=rf"{folder} cannot be read.*give a COCO JSON file"):
-        read(folder, folder)
+        read_sets(folder, folder)
+    with pytest.raises(ValueError, match=rf"{folder} has no labels: give a folder with JSON of LabelMe"):
+        read_labels(folder, folder)
 
 
 def test_run_lengths_are_counted_as_pycocotools_writes_them():

@@ -10,13 +10,12 @@ from numpy.typing import NDArray
 
 from emqa_dask import tables
 from emqa_dask.pipeline.workspace import micrograph_ledger
-from emqa_dask.pipeline.workspace.labels import match_labels, merge_labels
+from emqa_dask.pipeline.workspace.labels import read_matched_labels
 from emqa_dask.pipeline.workspace.stages import SCHEMAS, list_run_folders
 from emqa_dask.predict.quality_model import QualityModel
 from emqa_dask.predict.sparse_truth import compute_count_quality, compute_point_quality
 from emqa_dask.predict.true_quality import MIN_IMAGES, compute_f1_above, compute_true_quality
 from emqa_dask.review.labels.micrograph import LabelledMicrograph
-from emqa_dask.review.labels.reading import read_labels
 from emqa_dask.settings import Settings
 from emqa_dask.store import files, parts
 from emqa_dask.store.layout import Workspace
@@ -78,7 +77,7 @@ def read_labelled(workspace: Workspace, settings: Settings, paths: Sequence[str]
     """The micrographs of the workspace that the files `paths` label; ValueError where their tables were not made."""
     empty = tables.empty(tables.MICROGRAPHS)[[*LEDGER_COLUMNS]]
     ledger = pd.concat([empty, *micrograph_ledger.iter_current(workspace, LEDGER_COLUMNS)]).reset_index(drop=True)
-    labels = merge_labels({path: match_labels(read_labels(path), ledger, path) for path in paths})
+    labels = read_matched_labels(paths, ledger)
     kind = select_kind(labels.values())
     truth = {key: getattr(label, FIELDS[kind]) for key, label in labels.items() if kind in label.kinds}
     rows = ledger[ledger["micrograph_id"].isin(truth)].reset_index(drop=True)

@@ -1,38 +1,119 @@
 """Labels of micrographs of a workspace: files of annotation tools, matched to the ledger and merged."""
 
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path, PurePosixPath
 
+import numpy as np
 import pandas as pd
 
 from emqa_dask.review.labels.micrograph import LabelledMicrograph, list_errors
+from emqa_dask.review.labels.reading import read_labels
+from emqa_dask.review.labels.shapes import TOLERANCE_PX
+
+
+def read_matched_labels(paths: Sequence[str], ledger: pd.DataFrame) -> dict[str, LabelledMicrograph]:
+    """micrograph_id -> what the files and folders `paths` together say about it.
+
+    `ledger` has micrograph_id, uri, frame, height_px, width_px and content_sha256. Raises ValueError as
+    review.labels.reading.read_labels(), match_labels() and merge_labels() do.
+    """
+    index = _NameIndex(ledger)
+    return merge_labels({path: _match(read_labels(path, index.find_shape), ledger, index, path) for path in paths})
+
+
+class _NameIndex:
+    """Micrographs of a ledger by the names that labels may give them."""
+
+    def __init__(self, ledger: pd.DataFrame):
+        self._ledger = ledger
+        self.rows_by_uri = ledger.groupby("uri").groups
+        self._uris_by_digest = _index_texts(ledger, "content_sha256")
+        self._uris_by_ending: dict[str, set[str]] = {}
+        self._uris_by_stem: dict[str, set[str]] = {}
+        for uri in self.rows_by_uri:
+            for k in range(uri.count("/") + 1):
+                ending = uri.split("/", k)[-1]
+                self._uris_by_ending.setdefault(ending, set()).add(uri)
+                self._uris_by_stem.setdefault(_drop_suffix(ending), set()).add(uri)
+
+    def find_uris(self, label: LabelledMicrograph) -> set[str]:
+        """URIs that a label may mean: by content, else by URI, by the end of it, and by that without the suffix.
+
+        A name with folders that no URI has is looked up by its ending, down to its base name.
+        """
+        if label.content_sha256 in self._uris_by_digest:
+            uris = self._uris_by_digest[label.content_sha256]
+            return uris & self._find_named(label.name) or uris
+        return set() if label.content_sha256 else self._find_named(label.name)
+
+    def _find_named(self, name: str) -> set[str]:
+        if name in self.rows_by_uri:
+            return {name}
+        for k in range(name.count("/") + 1):
+            ending = name.split("/", k)[-1]
+            uris = self._uris_by_ending.get(ending) or self._uris_by_stem.get(ending)
+            uris = uris or self._uris_by_stem.get(_drop_suffix(ending))
+            if uris:
+                return uris
+        return set()
+
+    def find_shape(self, name: str, frame: int) -> tuple[int, int] | None:
+        """Height and width, px, of the only micrograph with this name and frame; None without one."""
+        uris = self._find_named(name)
+        if len(uris) != 1:
+            return None
+        rows = self.list_frames(next(iter(uris)), frame)
+        return (int(rows["height_px"].iloc[0]), int(rows["width_px"].iloc[0])) if len(rows) else None
+
+    def list_frames(self, uri: str, frame: int) -> pd.DataFrame:
+        """Rows of the ledger of a file and frame."""
+        rows = self._ledger.loc[self.rows_by_uri[uri]]
+        return rows[rows["frame"] == frame]
+
+
+def _index_texts(ledger: pd.DataFrame, column: str) -> dict[str, set[str]]:
+    """URIs by the values of a column, which may be missing."""
+    uris: dict[str, set[str]] = {}
+    if column in ledger:
+        for text, uri in zip(ledger[column], ledger["uri"], strict=True):
+            uris.setdefault(text, set()).add(uri)
+    return uris
+
+
+def _drop_suffix(name: str) -> str:
+    return name.removesuffix(PurePosixPath(name).suffix)
 
 
 def match_labels(
-    labels: list[LabelledMicrograph], ledger: pd.DataFrame, path: str | Path
+    labels: Iterable[LabelledMicrograph], ledger: pd.DataFrame, path: str | Path
 ) -> dict[str, LabelledMicrograph]:
-    """micrograph_id -> label, for labels of `ledger` (micrograph_id, uri, frame, height_px, width_px).
+    """micrograph_id -> label, for labels of `ledger` (micrograph_id, uri, frame, height_px, width_px, content_sha256).
 
-    A label's name is the URI, or the end of exactly one URI ("day 1/a.tif" of "scans/day 1/a.tif"). ValueError names
-    the labels of images that the workspace does not have, that match several micrographs, or that have another size.
+    A label names its file by the content's SHA-256, by the URI, or by the end of exactly one URI ("day 1/a.tif" of
+    "scans/day 1/a.tif"), with another suffix or none. ValueError names the labels of images that the workspace does not
+    have, that match several micrographs, that have another size, and objects outside their image.
     """
-    rows_by_uri = ledger.groupby("uri").groups
-    uris_by_ending = _index_endings(rows_by_uri)
+    return _match(list(labels), ledger, _NameIndex(ledger), path)
+
+
+def _match(
+    labels: list[LabelledMicrograph], ledger: pd.DataFrame, index: _NameIndex, path: str | Path
+) -> dict[str, LabelledMicrograph]:
     matched: dict[str, LabelledMicrograph] = {}
     errors = []
     n_foreign = 0
     for label in labels:
-        uris = {label.name} if label.name in rows_by_uri else uris_by_ending.get(label.name, set())
+        uris = index.find_uris(label)
+        name = label.name or label.content_sha256
         if len(uris) != 1:
             count = f"one of {len(uris)} micrographs" if uris else "not in the workspace"
-            errors.append(f"{label.name!r} is {count}")
+            errors.append(f"{name!r} is {count}")
             n_foreign += not uris
             continue
-        rows = ledger.loc[rows_by_uri[next(iter(uris))]]
-        rows = rows[rows["frame"] == label.frame]
+        rows = index.list_frames(next(iter(uris)), label.frame)
         fault = _find_mismatch(label, rows, matched)
         if fault:
-            errors.append(f"{label.name!r} {fault}")
+            errors.append(f"{name!r} {fault}")
         else:
             matched[rows["micrograph_id"].iloc[0]] = label
     if n_foreign == len(labels) > 1:
@@ -40,15 +121,6 @@ def match_labels(
     if errors:
         raise ValueError(f"{path}: {len(errors)} labelled images: {list_errors(errors)}")
     return matched
-
-
-def _index_endings(uris: Mapping) -> dict[str, set[str]]:
-    """URIs by each of their endings that begins with a name of a folder or file."""
-    endings: dict[str, set[str]] = {}
-    for uri in uris:
-        for k in range(uri.count("/") + 1):
-            endings.setdefault(uri.split("/", k)[-1], set()).add(uri)
-    return endings
 
 
 def _find_mismatch(label: LabelledMicrograph, rows: pd.DataFrame, matched: Mapping) -> str:
@@ -61,6 +133,11 @@ def _find_mismatch(label: LabelledMicrograph, rows: pd.DataFrame, matched: Mappi
     if label.points is not None and ((label.points < 0) | (label.points > shape)).any():
         y, x = label.points[((label.points < 0) | (label.points > shape)).any(axis=1)][0]
         return f"is {shape[0]} x {shape[1]} px and has a point at y {y:g}, x {x:g}"
+    if label.boxes is not None and label.shape is None:
+        excess_px = np.maximum(-label.boxes[:, :2], label.boxes[:, 2:] - shape).max(axis=1, initial=0)
+        if (excess_px > TOLERANCE_PX).any():
+            y, x = label.boxes[excess_px > TOLERANCE_PX][0, :2]
+            return f"is {shape[0]} x {shape[1]} px, and its object at y {y:g}, x {x:g} reaches outside"
     return "is labelled twice" if rows["micrograph_id"].iloc[0] in matched else ""
 
 
