@@ -1,0 +1,216 @@
+"""Ratios of totals over all images of a group, from labels of a few and detections in all, with confidence intervals.
+
+Density, mean diameter and swelling are ratios of two totals. The labels of the reviewed images give an estimate that
+does not depend on a detector, and the detections of all images reduce its variance: prediction-powered inference
+(Angelopoulos, Duchi and Zrnic, arXiv:2311.01453), known in survey statistics as the difference or generalised
+regression estimator (Saerndal, Swensson and Wretman 1992, chapter 6). Its intervals hold for any bias of the detector.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+LEVEL = 0.95  # of the intervals, unless stated
+MIN_TUNED_LABELS = 8  # fewer labels do not determine the weight of the detections
+MIN_VARIATION = 1e-9  # of the detections relative to their largest value; below it they are equal but for rounding
+
+
+class Design(NamedTuple):
+    """The reviewed images of a group and how they were selected."""
+
+    n_images: int  # of the group
+    reviewed: NDArray[np.int64]  # (n,) positions of the reviewed images, each once
+    probabilities: NDArray[np.float64]  # (n,) probability of each to be reviewed, in (0, 1]
+    strata: NDArray[np.int64]  # (n,) numbers of the strata from which images were drawn independently
+
+    @property
+    def weights(self) -> NDArray[np.float64]:
+        """(n,) number of images of the group that each reviewed image represents."""
+        weights = 1 / self.probabilities
+        return weights * self.n_images / weights.sum() if len(weights) else weights
+
+
+class Estimate(NamedTuple):
+    """A quantity of a group with its confidence interval; NaN where it cannot be computed."""
+
+    value: float
+    low: float
+    high: float
+    standard_error: float
+    n_labels: int
+    degrees_of_freedom: float
+    tuning: float  # weight of the detections; 0: labels alone
+
+    @property
+    def half_width(self) -> float:
+        """Half of the length of the interval."""
+        return (self.high - self.low) / 2
+
+
+NO_ESTIMATE = Estimate(np.nan, np.nan, np.nan, np.nan, 0, np.nan, 0.0)
+
+
+def define_simple_design(n_images: int, reviewed: NDArray[np.int64]) -> Design:
+    """The design of a simple random sample without replacement: `reviewed` of `n_images`."""
+    probabilities = np.full(len(reviewed), len(reviewed) / n_images) if n_images else np.empty(0)
+    return Design(n_images, reviewed, probabilities, np.zeros(len(reviewed), int))
+
+
+def define_stratified_design(image_strata: NDArray[np.int64], reviewed: NDArray[np.int64]) -> Design:
+    """The design of a simple random sample within each stratum; `image_strata`: (N,) stratum of each image.
+
+    ValueError where a stratum has fewer than two reviewed images and is not reviewed completely.
+    """
+    n_images = np.bincount(image_strata)
+    n_reviewed = np.bincount(image_strata[reviewed], minlength=len(n_images))
+    if (n_reviewed < np.minimum(n_images, 2)).any():
+        raise ValueError("each stratum needs two reviewed images")
+    strata = image_strata[reviewed]
+    return Design(len(image_strata), reviewed, n_reviewed[strata] / n_images[strata], strata)
+
+
+def estimate_ratio(
+    design: Design,
+    true_totals: NDArray[np.float64],
+    predicted_totals: NDArray[np.float64] | None = None,
+    level: float = LEVEL,
+) -> Estimate:
+    """The ratio of two totals over all images of a group, with its interval.
+
+    true_totals: (n, 2), numerator and denominator of each reviewed image by its labels. predicted_totals: (N, 2), the
+    same by the detections of each image of the group; without them the labels alone count. The weight of the
+    detections is the one of least variance. The variance is the jackknife's, in which the weight is fitted anew, with
+    a finite-population correction; the interval is computed on the logarithm, so that it is positive, with Student's
+    t for the degrees of freedom that the kurtosis leaves. NaN without a denominator, and for the interval where the
+    labels do not vary.
+    """
+    n_labels = len(design.reviewed)
+    control = np.zeros(n_labels)
+    if predicted_totals is not None and n_labels - len(np.unique(design.strata)) >= MIN_TUNED_LABELS - 1:
+        control = _compute_control(predicted_totals)[design.reviewed]
+    values = np.column_stack([true_totals, control])
+    if not (true_totals[:, 1] * design.weights).sum() > 0:
+        return NO_ESTIMATE._replace(n_labels=n_labels)
+    ratio, tuning, deletions = _solve_with_deletions(design, values)
+    is_tuned = bool(control.any())
+    return _find_interval(design, Solution(ratio, tuning, deletions, is_tuned), level)
+
+
+class Solution(NamedTuple):
+    """An estimate, and the estimates without one reviewed image each."""
+
+    ratio: float
+    tuning: float
+    deletions: NDArray[np.float64]  # (n,)
+    is_tuned: bool
+
+
+def _compute_control(predicted_totals: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(N,) residuals of the detections from their own ratio: their total over the group is 0."""
+    totals = predicted_totals.sum(axis=0)
+    if not totals[1] > 0:
+        return np.zeros(len(predicted_totals))
+    residuals = predicted_totals[:, 0] - totals[0] / totals[1] * predicted_totals[:, 1]
+    is_constant = np.abs(residuals).max() <= MIN_VARIATION * np.abs(predicted_totals[:, 0]).max()
+    return np.zeros(len(residuals)) if is_constant else residuals
+
+
+def _solve_with_deletions(design: Design, values: NDArray[np.float64]) -> tuple[float, float, NDArray[np.float64]]:
+    """Ratio, weight of the detections, and (n,) ratios without each image; values: (n, 3) numerator, denominator,
+    control."""
+    weights = design.weights[:, None]
+    variance_weights = weights * weights * (1 - design.probabilities[:, None])  # of squared residuals
+    y, z, a = values.T
+    weighted = weights * values
+    moments = variance_weights * np.column_stack([np.ones(len(y)), y, z, a, y * a, z * a, a * a])
+    strata = np.unique(design.strata, return_inverse=True)[1]
+    n_strata = strata.max() + 1
+    sums = _sum_by_stratum(weighted, strata, n_strata)
+    stratum_moments = _sum_by_stratum(moments, strata, n_strata)
+    stratum_weights = _sum_by_stratum(weights, strata, n_strata)[strata]
+    covariances = _center(stratum_moments)
+    ratio, tuning = _solve(sums.sum(axis=0), covariances.sum(axis=0))
+    left_weights = stratum_weights - weights
+    is_single = left_weights <= 0
+    scale = stratum_weights / np.where(is_single, 1, left_weights)
+    stratum_sums = np.where(is_single, sums[strata], (sums[strata] - weighted) * scale)
+    deleted_sums = sums.sum(axis=0) - sums[strata] + stratum_sums
+    deleted_covariances = covariances.sum(axis=0) - covariances[strata] + _center(stratum_moments[strata] - moments)
+    deletions, _ = _solve(deleted_sums, deleted_covariances)
+    return float(ratio), float(tuning), deletions
+
+
+def _sum_by_stratum(values: NDArray[np.float64], strata: NDArray[np.int64], n_strata: int) -> NDArray[np.float64]:
+    sums = np.zeros((n_strata, values.shape[1]))
+    np.add.at(sums, strata, values)
+    return sums
+
+
+def _center(moments: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(..., 3) covariances of numerator, denominator and control with the control; moments: (..., 7)."""
+    total = moments[..., :1]
+    means = moments[..., 1:4] / np.where(total > 0, total, 1)
+    return moments[..., 4:] - means * moments[..., 3:4]
+
+
+def _solve(sums: NDArray[np.float64], covariances: NDArray[np.float64]) -> tuple[NDArray, NDArray]:
+    """Ratios and weights of the detections; sums, covariances: (..., 3) of numerator, denominator and control.
+
+    Numerator and denominator are regressed on the control: their ratio is that of the weight of least variance.
+    """
+    y_slope, z_slope = np.moveaxis(
+        covariances[..., :2] / np.where(covariances[..., 2:] > 0, covariances[..., 2:], 1), -1, 0
+    )
+    y, z, a = np.moveaxis(sums, -1, 0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        ratios = (y - y_slope * a) / (z - z_slope * a)
+        return ratios, y_slope - ratios * z_slope
+
+
+def _find_interval(design: Design, solution: Solution, level: float) -> Estimate:
+    """The estimate with standard error and interval from the delete-one ratios."""
+    n_labels = len(design.reviewed)
+    n_strata = len(np.unique(design.strata))
+    n_in_stratum = np.bincount(design.strata)[design.strata]
+    means = np.bincount(design.strata, solution.deletions)[design.strata] / n_in_stratum
+    deviations = solution.deletions - means
+    terms = (n_in_stratum - 1) / n_in_stratum * (1 - design.probabilities) * deviations**2
+    error = float(np.sqrt(terms.sum()))
+    estimate = Estimate(solution.ratio, np.nan, np.nan, error, n_labels, np.nan, solution.tuning)
+    if (design.probabilities >= 1).all() and n_labels >= design.n_images:
+        return estimate._replace(low=solution.ratio, high=solution.ratio, standard_error=0.0)
+    degrees = n_labels - n_strata - solution.is_tuned
+    if not error > 0 or degrees < 1:
+        return estimate
+    effective_degrees = reduce_degrees(degrees, deviations * np.sqrt(1 - design.probabilities))
+    quantile = stats.t.ppf((1 + level) / 2, effective_degrees)
+    low, high = span_interval(solution.ratio, quantile * error)
+    return estimate._replace(low=low, high=high, degrees_of_freedom=effective_degrees)
+
+
+def reduce_degrees(degrees: float, deviations: NDArray[np.float64]) -> float:
+    """Degrees of freedom of a variance of deviations with their excess kurtosis; `degrees` for a normal distribution.
+
+    The relative variance of a sample variance is 2 / degrees + excess / n.
+    """
+    excess = float(stats.kurtosis(deviations, bias=False)) if len(deviations) > 3 and deviations.any() else 0.0
+    return 2 / (2 / degrees + max(excess, 0.0) / len(deviations))
+
+
+def span_interval(value: float, half_width: float) -> tuple[float, float]:
+    """The interval of a positive quantity: symmetric on the logarithm. An estimate of 0 or less: from 0 on."""
+    if value > 0:
+        factor = np.exp(min(half_width / value, 700.0))  # 700: exp() is finite
+        return float(value / factor), float(value * factor)
+    return 0.0, float(max(value + half_width, 0.0))
+
+
+def count_further_labels(design: Design) -> int:
+    """Number of further labels after which intervals have half their length, for labels drawn as the present ones."""
+    n_labels = len(design.reviewed)
+    if not 0 < n_labels < design.n_images:
+        return 0
+    needed = 1 / ((1 / n_labels - 1 / design.n_images) / 4 + 1 / design.n_images)
+    return int(np.ceil(needed - 1e-9)) - n_labels

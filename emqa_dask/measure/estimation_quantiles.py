@@ -1,0 +1,74 @@
+"""Quantiles of a value per image over all images of a group, from labels of a few and detections in all."""
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from emqa_dask.measure.estimation import LEVEL, MIN_TUNED_LABELS, NO_ESTIMATE, Design, Estimate
+
+
+def estimate_quantile(
+    design: Design,
+    true_values: NDArray[np.float64],
+    probability: float,
+    predicted_values: NDArray[np.float64] | None = None,
+    level: float = LEVEL,
+) -> Estimate:
+    """The `probability` quantile over the images of a group, with its interval (Woodruff 1952).
+
+    true_values: (n,) by the labels; predicted_values: (N,) by the detections. The share of images at or below a value
+    is estimated by the labels, adjusted by the share of detections at or below the quantile of the same rank. The
+    interval has all values whose share is compatible with `probability`; an end is NaN where the labels do not reach
+    so far. The variance is that of a share `probability`, less what the detections explain of it.
+    """
+    n_labels = len(design.reviewed)
+    if not n_labels:
+        return NO_ESTIMATE
+    weights = design.weights / design.n_images
+    values = np.unique(true_values)
+    is_below = true_values[:, None] <= values  # (n, values)
+    shares = weights @ is_below
+    control = np.zeros_like(is_below, dtype=np.float64)
+    n_strata = len(np.unique(design.strata))
+    if predicted_values is not None and n_labels - n_strata >= MIN_TUNED_LABELS - 1:
+        predicted_quantiles = np.quantile(predicted_values, np.clip(shares, 0, 1), method="inverted_cdf")
+        ranks = np.searchsorted(np.sort(predicted_values), predicted_quantiles, side="right") / design.n_images
+        control = (predicted_values[design.reviewed][:, None] <= predicted_quantiles) - ranks
+    center = int(np.argmax(shares >= probability - 1e-9))
+    tuning, unexplained = _tune(design, is_below[:, center].astype(np.float64), control[:, center])
+    shares = np.maximum.accumulate(shares - tuning * (weights @ control))
+    variance = ((1 - design.probabilities) * weights**2).sum() * probability * (1 - probability) * unexplained
+    degrees = n_labels - n_strata - (tuning != 0)
+    estimate = Estimate(
+        _find_quantile(values, shares, probability), np.nan, np.nan, np.nan, n_labels, float(degrees), tuning
+    )
+    if degrees < 1:
+        return estimate
+    margin = stats.t.ppf((1 + level) / 2, degrees) * np.sqrt(variance * n_labels / degrees)
+    low = _find_quantile(values, shares, probability - margin) if probability > margin else np.nan
+    return estimate._replace(low=low, high=_find_quantile(values, shares, probability + margin))
+
+
+def _find_quantile(values: NDArray[np.float64], shares: NDArray[np.float64], probability: float) -> float:
+    """The smallest of `values` whose share is at least `probability`; NaN where none is."""
+    is_reached = shares >= probability - 1e-9
+    return float(values[np.argmax(is_reached)]) if is_reached.any() and probability <= 1 else np.nan
+
+
+def _tune(design: Design, indicators: NDArray[np.float64], control: NDArray[np.float64]) -> tuple[float, float]:
+    """The weight of the detections with the least variance, and the share of the variance that they do not explain."""
+    residuals = indicators.copy()
+    deviations = control.copy()
+    for stratum in np.unique(design.strata):
+        is_member = design.strata == stratum
+        residuals[is_member] -= residuals[is_member].mean()
+        deviations[is_member] -= deviations[is_member].mean()
+    variance_weights = design.weights**2 * (1 - design.probabilities)
+    total = variance_weights @ residuals**2
+    explained = variance_weights @ deviations**2
+    if not (total > 0 and explained > 0):
+        return 0.0, 1.0
+    product = variance_weights @ (residuals * deviations)
+    # Two more labels that the detections do not explain: few labels may agree with them by chance.
+    n_labels = len(indicators)
+    return float(product / explained), 1 - product**2 / (total * explained) * n_labels / (n_labels + 2)
