@@ -72,10 +72,10 @@ def run_triage(options: argparse.Namespace) -> int:
     """All steps on an archive, or with --dry-run what they would cost."""
     _choose_workspace(options)
     if options.dry_run:
-        from emqa_dask.pipeline.commands.estimate import estimate
+        from emqa_dask.pipeline.commands.dry_run import estimate_run
 
         settings = read_settings(options, options.workspace)
-        return estimate(options.sources, settings, say, workspace=options.workspace)
+        return estimate_run(options.sources, settings, say, workspace=options.workspace)
     _take_over_workspace(options)
     return _run_steps(options, tuple(STEP_HELP))
 

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import tifffile
 
-from emqa_dask.pipeline.commands.estimate import estimate
+from emqa_dask.pipeline.commands.dry_run import estimate_run
 from emqa_dask.pipeline.commands.rescore import rescore
 from emqa_dask.pipeline.commands.retry import retry
 from emqa_dask.pipeline.commands.triage import run
@@ -233,7 +233,7 @@ def test_the_function_gets_the_header_of_the_image():
 def test_a_dry_run_takes_the_time_of_checks(place):
     (place / "settings.toml").write_text(write_noting_check(place))
     lines = []
-    assert estimate(str(place / "archive"), load_settings(place / "settings.toml"), say=lines.append) == 0
+    assert estimate_run(str(place / "archive"), load_settings(place / "settings.toml"), say=lines.append) == 0
     assert (place / "calls.txt").read_text() == "xxx"  # once for each image
     assert any("3 files" in line for line in lines)
 

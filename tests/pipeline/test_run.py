@@ -11,7 +11,7 @@ import pytest
 from emqa_dask import tables
 from emqa_dask.archive.readers import open_source
 from emqa_dask.pipeline.commands import ingest
-from emqa_dask.pipeline.commands.estimate import estimate
+from emqa_dask.pipeline.commands.dry_run import estimate_run
 from emqa_dask.pipeline.commands.status import status
 from emqa_dask.pipeline.commands.triage import run
 from emqa_dask.pipeline.workspace import micrograph_ledger
@@ -242,11 +242,11 @@ def test_what_was_surveyed_is_stored_after_the_archive_settings_change(small_arc
     assert not triage_of(root)["reasons"].map(lambda codes: "not_judged" in codes).any()
 
 
-def test_status_and_estimate_speak(done, small_archive, in_process):
+def test_status_and_dry_run_speak(done, small_archive, in_process):
     said: list[str] = []
     assert status(str(done), said.append) == 0
     assert "unfinished" not in "\n".join(said)
     said.clear()
-    assert estimate(str(small_archive), in_process, said.append, n_sample=4) == 0
+    assert estimate_run(str(small_archive), in_process, said.append, n_sample=4) == 0
     n_files = sum(p.is_file() for p in Path(small_archive).rglob("*"))
     assert said[0].startswith(f"{n_files} files")

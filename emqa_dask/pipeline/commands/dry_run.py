@@ -20,7 +20,7 @@ from emqa_dask.settings import Settings
 Say = Callable[[str], None]
 
 
-def estimate(
+def estimate_run(
     archive: Archives, settings: Settings, say: Say = print, n_sample: int = 16, workspace: str | None = None
 ) -> int:
     """Reports the size of the archive and the cost of its run, estimated from a sample that this process runs.
