@@ -14,7 +14,18 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from emqa_dask import backend, device_batches
-from emqa_dask.detect import batch_intensity, batch_peaks, blobs, candidates, log, log_batch, log_fast, scales, surface
+from emqa_dask.detect import (
+    batch_intensity,
+    batch_peaks,
+    blobs,
+    candidates,
+    log,
+    log_batch,
+    log_fast,
+    scales,
+    surface,
+    tiles,
+)
 from emqa_dask.detect.batch_intensity import centre_batch, compute_batch_limits
 from emqa_dask.detect.blobs import find_blobs
 from emqa_dask.detect.log import detect_image
@@ -319,6 +330,20 @@ def test_strips_on_a_device_convert_nothing_implicitly(monkeypatch):
     rows = log.detect_strips(lambda y0, y1: image[y0:y1], image.shape, search, strip_px=12_000, device="cuda")
     assert len(expected) > 10
     np.testing.assert_allclose(rows["y_px"], expected["y_px"], atol=2e-3)
+
+
+def test_large_images_are_searched_in_strips_of_one_upload(monkeypatch):
+    images = [make_scene(seed, (400, 140)) for seed in (5, 6)]
+    search = Detect(threshold=0.05)
+    monkeypatch.setattr(tiles, "WHOLE_PX", 20_000)
+    monkeypatch.setattr(tiles, "STRIP_PX", 12_000)
+    expected = [detect_image(image, search) for image in images]
+    moved = use_strict_arrays(monkeypatch)
+    rows = list(log.detect_images(images, search, 2, "cuda"))
+    assert [shape for shape in moved if len(shape) == 3] == [(2, 400, 140)]
+    for table, own in zip(rows, expected, strict=True):
+        assert len(own) > 10
+        np.testing.assert_allclose(table["y_px"], own["y_px"], atol=2e-3)
 
 
 def test_byte_orders_and_wide_numbers_become_those_of_gpus():
