@@ -9,6 +9,9 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import scipy.ndimage
+import skimage.filters
+import skimage.transform
 import torch
 
 import emqa_dask
@@ -16,6 +19,8 @@ import emqa_dask
 PACKAGE = Path(emqa_dask.__file__).parent
 # Names by which code for a device calls the packages: what get_array_modules() and get_skimage() return.
 ROOTS = ("xp", "ndi", "skimage", "cupy")
+TWINS = {"xp": np, "ndi": scipy.ndimage, "skimage": skimage}
+SYNONYMS = {("tup", "arrays"), ("a", "arr"), ("start", "start_or_stop"), ("args", "x1"), ("axes", "x2")}
 # Calls in these modules, on arrays or tables that are always on the host, with arguments that cupy's methods lack.
 HOST_CALLS = {("blobs.py", "max"), ("candidates.py", "clip"), ("thumbnails.py", "min")}
 
@@ -63,6 +68,16 @@ def check_call(call: ast.Call, function) -> None:
         bind(call, inspect.signature(function))
 
 
+def check_order(call: ast.Call, function, twin) -> None:
+    """The arguments by position mean what they mean to numpy, SciPy or scikit-image, whose results tests compare."""
+    try:
+        names, twin_names = (list(inspect.signature(each).parameters) for each in (function, twin))
+    except ValueError:  # ufuncs, which have one order
+        return
+    pairs = list(zip(names, twin_names, strict=False))[: len(call.args)]
+    assert [(a, b) for a, b in pairs if a != b and (a, b) not in SYNONYMS] == []
+
+
 def find_attribute(package, names: list[str]):
     for name in names:
         package = getattr(package, name)
@@ -90,7 +105,10 @@ def test_calls_fit_the_signatures_of_cupy_and_cucim(packages):
             if len(chain) > 1 and chain[0] in packages:
                 called.add(".".join(chain))
                 try:
-                    check_call(call, find_attribute(packages[chain[0]], chain[1:]))
+                    function = find_attribute(packages[chain[0]], chain[1:])
+                    check_call(call, function)
+                    if chain[0] in TWINS:
+                        check_order(call, function, find_attribute(TWINS[chain[0]], chain[1:]))
                 except (TypeError, AssertionError) as error:
                     pytest.fail(f"{path}:{call.lineno}: {'.'.join(chain)}: {error}")
     assert {"xp.bincount", "xp.fft.rfft2", "ndi.correlate1d", "skimage.filters.gaussian", "cupy.asarray"} <= called

@@ -1,6 +1,5 @@
 """LoG of a batch on its device: limits, pixels, layers, maxima and rows are those of the CPU's fast path."""
 
-import inspect
 import itertools
 from pathlib import Path
 
@@ -383,39 +382,6 @@ def test_images_of_several_kinds_are_searched_in_groups(monkeypatch):
     assert shapes == [(2, 90, 80), (1, 90, 80), (1, 60, 80)]
     for table, part in zip(rows, expected, strict=True):
         assert table.equals(candidates.select_detections(part, Detect()))
-
-
-def test_cupy_has_the_functions_of_the_batch(monkeypatch):
-    cupy = pytest.importorskip("cupy", reason="cupy is not installed")
-    ndi = pytest.importorskip("cupyx.scipy.ndimage", reason="cupy is not installed")
-    counts = {}
-    modules = Counter(np, counts), Counter(ndimage, counts)
-    for module in (batch_intensity, batch_peaks, log_batch):
-        monkeypatch.setattr(module, "get_array_modules", lambda _: modules)
-    monkeypatch.setattr(log_batch, "get_skimage", lambda _: None)
-    for dtype in (np.uint16, np.float32):
-        images = np.stack([make_scene(4, (110, 125), dtype), np.full((110, 125), 3, dtype)])
-        candidates.find_candidates_in_batch(images, Detect(max_detections=1, threshold=0.001))
-    assert {"correlate1d", "maximum_filter", "gaussian_filter", "lexsort", "bincount", "take_along_axis"} <= set(counts)
-    assert not [name for name in counts if not hasattr(cupy, name) and not hasattr(ndi, name)]
-    assert list(inspect.signature(ndi.correlate1d).parameters)[:3] == ["input", "weights", "axis"]
-    assert {"sigma", "mode", "truncate"} <= set(inspect.signature(ndi.gaussian_filter).parameters)
-    assert list(inspect.signature(cupy.take_along_axis).parameters)[:3] == ["a", "indices", "axis"]
-    assert list(inspect.signature(cupy.bincount).parameters) == ["x", "weights", "minlength"]
-    assert list(inspect.signature(cupy.searchsorted).parameters)[:2] == ["a", "v"]
-
-
-def test_cucim_has_the_functions_of_the_batch():
-    """scikit-image's own, which the other tests call, accept the same arguments."""
-    filters = pytest.importorskip("cucim.skimage.filters", reason="cucim is not installed")
-    transform = pytest.importorskip("cucim.skimage.transform", reason="cucim is not installed")
-    used = {"image", "sigma", "mode", "preserve_range", "truncate", "channel_axis"}
-    for function in (filters.gaussian, skimage.filters.gaussian):
-        parameters = inspect.signature(function).parameters
-        assert used <= set(parameters)
-        assert list(parameters)[:2] == ["image", "sigma"]
-    for function in (transform.downscale_local_mean, skimage.transform.downscale_local_mean):
-        assert list(inspect.signature(function).parameters)[:2] == ["image", "factors"]
 
 
 def test_a_single_image_takes_the_path_of_batches(monkeypatch):

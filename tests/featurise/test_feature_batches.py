@@ -1,6 +1,5 @@
 """Statistics, spectra, signatures and thumbnails of a batch on a device are those of single images on the host."""
 
-import inspect
 from pathlib import Path
 
 import cv2
@@ -235,23 +234,3 @@ def test_real_images_in_a_batch_have_their_own_features(folder):
         image = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH)
         assert_equal_features(compute_features_of_batch(image[None])[0], image_features(image, colour_fraction=0.25))
         assert_equal_thumbnails(image[None], 256)
-
-
-def test_cupy_has_the_functions_of_a_batch():
-    cupy = pytest.importorskip("cupy", reason="cupy is not installed")
-    names = ("arange", "asarray", "clip", "isfinite", "log", "matmul", "maximum", "nonzero", "rint", "stack", "where")
-    assert all(hasattr(cupy, name) for name in names)
-    calls = {
-        "bincount": ["x", "weights", "minlength"],
-        "clip": ["a", "a_min", "a_max"],
-        "median": ["a"],
-        "searchsorted": ["a", "v"],
-        "sort": ["a", "axis"],
-        "nonzero": ["a"],
-        "stack": ["tup", "axis"],
-    }
-    for name, parameters in calls.items():
-        assert list(inspect.signature(getattr(cupy, name)).parameters)[: len(parameters)] == parameters
-    assert next(iter(inspect.signature(cupy.fft.rfft2).parameters)) == "a"
-    transform = pytest.importorskip("cucim.skimage.transform", reason="cucim is not installed")
-    assert list(inspect.signature(transform.downscale_local_mean).parameters)[:2] == ["image", "factors"]
