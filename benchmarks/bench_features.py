@@ -23,7 +23,7 @@ from emqa_dask.store import thumbnails
 from emqa_dask.synthetic.profiles import make_sample
 
 PARTS = {
-    image_parts: ("_clean_image", "count_levels", "count_statistics", "count_impulses", "compute_mean_periodogram"),
+    image_parts: ("_clean_image", "count_levels", "count_statistics", "count_impulses", "compute_image_periodogram"),
     images: (
         "split_image",
         "compute_tones",

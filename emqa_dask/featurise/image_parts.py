@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from emqa_dask.featurise import overlays
 from emqa_dask.featurise.hits import count_impulses, count_statistics, cut_middle
-from emqa_dask.featurise.periodogram import compute_mean_periodogram, place_tiles
+from emqa_dask.featurise.periodogram import compute_image_periodogram, place_tiles
 from emqa_dask.featurise.signature import TONE_PX, cut_grain_tile
 from emqa_dask.featurise.tones import NO_SPAN, GreyLevels, count_levels, find_grey_range
 
@@ -67,10 +67,10 @@ def split_image(image: np.ndarray) -> ImageParts | float:
     np.clip(pixels, np.float32(low - span), np.float32(low + MAX_OVER * span), out=pixels)
     hits |= count_impulses((cut_middle(pixels) - np.float32(low)) * unit)
     t, corners = place_tiles(pixels.shape)
-    tiles = (np.clip((pixels[y : y + t, x : x + t] - np.float32(low)) * unit, *TILE_RANGE) for y, x in corners)
-    power = compute_mean_periodogram(tiles) if corners else None
+    tiles = [pixels[y : y + t, x : x + t] for y, x in corners]
+    power = compute_image_periodogram(tiles, low, unit, TILE_RANGE) if tiles else None
     view, factor = overlays.make_view(pixels, low, low + span)
-    ends = (nonfinite_fraction, grey, low, span, power, len(corners), hits)
+    ends = (nonfinite_fraction, grey, low, span, power, len(tiles), hits)
     return ImageParts(image.shape, image.dtype, *ends, view, factor, tone_means, grain_tile)
 
 

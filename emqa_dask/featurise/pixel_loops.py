@@ -187,6 +187,43 @@ def _compute_excess(image: NDArray, y: int, line: NDArray) -> None:
 
 
 @numba.njit(nogil=True, cache=True)
+def flatten_tile(
+    tile: NDArray,
+    low: np.float32,
+    unit: np.float32,
+    floor: np.float32,
+    ceiling: np.float32,
+    ramp: NDArray,
+    window: NDArray,
+    out: NDArray,
+) -> None:
+    """Fill `out` with `tile` (t, t), `low` at 0 and in units, clipped, without its plane, and times `window`.
+
+    `ramp` (t,) rises from -1 to 1.
+    """
+    t = len(tile)
+    column_sums = np.zeros(t)
+    column_slopes = np.zeros(t)
+    for y in range(t):
+        source = tile[y]
+        line = out[y]
+        for x in range(t):
+            value = min(max((source[x] - low) * unit, floor), ceiling)
+            line[x] = value
+            column_sums[x] += value
+            column_slopes[x] += value * ramp[y]
+    ramp_power = t * np.sum(ramp * ramp)
+    slope_y = np.float32(column_slopes.sum() / ramp_power)
+    slope_x = np.float32((column_sums * ramp).sum() / ramp_power)
+    mean = np.float32(column_sums.sum() / (t * t))
+    for y in range(t):
+        line = out[y]
+        window_line = window[y]
+        for x in range(t):
+            line[x] = (line[x] - mean - (slope_y * ramp[y] + slope_x * ramp[x])) * window_line[x]
+
+
+@numba.njit(nogil=True, cache=True)
 def add_packed_power(packed: NDArray, power: NDArray) -> None:
     """Add to `power` (t, t // 2 + 1) the squared magnitudes of the transform that cv2.dft() packs into (t, t)."""
     t = len(packed)

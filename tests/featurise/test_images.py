@@ -142,6 +142,15 @@ def test_drift_is_measured_with_its_length_and_angle(angle):
     assert min(off, 180 - off) <= 12
 
 
+@pytest.mark.parametrize("shape", [(40, 33), (300, 1500)])
+def test_periodogram_of_an_image_is_that_of_its_tiles(shape):
+    pixels = np.random.default_rng(1).normal(300, 40, shape).astype(np.float32)
+    tiles = cut_tiles(pixels)
+    expected = compute_mean_periodogram(np.clip((tiles - 200) / 200, -0.5, 1.5))
+    power = periodogram.compute_image_periodogram(list(tiles), 200.0, np.float32(1 / 200), (-0.5, 1.5))
+    np.testing.assert_allclose(power, expected, rtol=1e-4, atol=1e-6)
+
+
 def test_white_noise_has_its_power_and_no_structure():
     noise = np.random.default_rng(0).normal(0, 0.2, (512, 512)).astype(np.float32)
     cut = cut_tiles(noise)

@@ -143,7 +143,7 @@ class _Detections(NamedTuple):
 def _make_detection_columns(detections: pd.DataFrame) -> _Detections:
     return _Detections(
         detections["detector"].to_numpy(object),
-        detections[["y0", "x0", "y1", "x1"]].to_numpy(float),
+        np.column_stack([detections[name].to_numpy(float) for name in ("y0", "x0", "y1", "x1")]),
         detections["score"].to_numpy(float),
         detections["circularity"].to_numpy(float),
         detections["stability"].to_numpy(float),
@@ -194,7 +194,7 @@ def _complete_features(
     return {
         "micrograph_id": row["micrograph_id"],
         **features,
-        "disordered_fraction": measure_disorder(image, detections[detections["detector"] == "log"], settings),
+        "disordered_fraction": measure_disorder(image, detections, settings),
         **measure_thon_rings(image, row, settings.featurise, log_power),
     }
 
@@ -232,12 +232,13 @@ def measure_images(
     return results
 
 
-def measure_disorder(image: np.ndarray, blobs: pd.DataFrame, settings: Settings) -> float:
-    """Share of the area without lattice order around the detections; NaN where it is not required or unknown."""
+def measure_disorder(image: np.ndarray, detections: pd.DataFrame, settings: Settings) -> float:
+    """Share of the area without lattice order around the detections by LoG; NaN where it is not required or unknown."""
     if not settings.featurise.order or "log" not in settings.detect.detectors:
         return float("nan")
     from emqa_dask.tune import order  # most runs do well without scikit-learn's mixtures
 
     detect = settings.detect
     pixels = normalise(image, detect.low_percentile, detect.high_percentile)
+    blobs = detections[detections["detector"] == "log"]
     return order.compute_order_map(pixels, blobs).area_fraction

@@ -173,8 +173,8 @@ def featurise(
     new_tables = [table for table in ("evidence", "features") if table in new_rows]
     if not new_tables:
         return {}
-    no_detections = tables.empty(tables.DETECTIONS)
-    own_detections = [detections.get(row["micrograph_id"], no_detections) for row in chunk.rows]
+    ids = [row["micrograph_id"] for row in chunk.rows]
+    own_detections = [detections[k] if k in detections else tables.empty(tables.DETECTIONS) for k in ids]
     columns = [chunk.images, chunk.rows, own_detections, chunk.device_parts]
     results = stages.call_batch("featurise", new_tables[0], chunk, measure_images, columns, settings)
     rows = {
