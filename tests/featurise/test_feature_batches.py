@@ -220,6 +220,9 @@ def test_log_power_on_a_device_is_that_on_the_host(seed, h, w, dtype):
     with pytest.MonkeyPatch.context() as patch:
         use_strict_arrays(patch)
         found = rings.compute_log_power(Strict(image))
+    assert (found is None) == (expected is None)
+    if expected is None:  # nearly all pixels of a mask may be equal
+        return
     np.testing.assert_allclose(found.mean, expected.mean, rtol=1e-9, atol=1e-9 * np.abs(expected.mean).max())
     np.testing.assert_array_equal(found.n, expected.n)
 
