@@ -197,7 +197,7 @@ def _decode_object(text: NDArray, height: int, runs: NDArray, m: int, is_filled:
     value = 0
     shift = 0
     for i in range(len(text)):
-        bits = np.int64(text[i]) - 48
+        bits = int(text[i]) - 48
         value |= (bits & 31) << shift
         shift += 5
         if bits & 32:

@@ -66,7 +66,7 @@ def _encode_polygons(polygons: list, shape: Shape, make_error: AnnotationErrorMa
     """Run lengths of polygons; ValueError for one that reaches out of the image."""
     from pycocotools import mask as coco_mask
 
-    points = np.concatenate([parse_numbers(polygon).reshape(-1, 2) for polygon in polygons])
+    points = np.concatenate([np.array(polygon, np.float64).reshape(-1, 2) for polygon in polygons])
     excess_px = max((-points).max(), (points - np.array(shape[::-1])).max())
     if not excess_px <= TOLERANCE_PX:
         raise make_error(f"a polygon reaches {excess_px:g} px out of the image of {shape[1]} x {shape[0]} px")

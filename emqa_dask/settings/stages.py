@@ -10,6 +10,7 @@ from emqa_dask.settings.rules import require
 
 PRECISIONS = ("float32", "bfloat16", "float16")  # of networks
 DETECTOR_PRECISIONS = ("auto", *PRECISIONS)
+GROUPINGS = ("session", "folder", "instrument", "date")  # of report.samples
 AUTO = "auto"  # as the only detector: log, AUTO_NETWORK or a network of AUTO_CLASS_NETWORKS, chosen for each session
 AUTO_NETWORK = "em-objects"  # takes the first look
 AUTO_CLASS_NETWORKS = {"cavity": "cavity-tem"}  # class that prevails in it: the network that finds it better
@@ -285,9 +286,23 @@ class Report:
     """What the page shows."""
 
     max_rows: int = 1000  # rows with pictures in the page; triage.parquet and triage.csv hold all
+    # What the results of trusted images are summed up by: session (folder, instrument, magnification), folder or
+    # folder:2 (first, first two folders), instrument, date, or a CSV file with the columns uri (pattern), sample, and
+    # optionally dose and temperature
+    samples: tuple[str, ...] = ("session",)
     RANGES: ClassVar = {
         "max_rows": Range(1, 100_000),
     }
 
     def check(self) -> None:
-        """All that can be wrong is a number's range."""
+        for grouping in self.samples:
+            _check_grouping(grouping)
+        require(len(set(self.samples)) == len(self.samples), "report.samples", self.samples, "names one twice")
+
+
+def _check_grouping(grouping: str) -> None:
+    name, _, depth = grouping.partition(":")
+    is_folder = name == "folder" and (not depth or (depth.isascii() and depth.isdigit() and 1 <= int(depth) <= 99))
+    is_valid = grouping in GROUPINGS or is_folder or grouping.lower().endswith(".csv")
+    demand = f"is one of {', '.join(GROUPINGS)}, folder:2 and the like, or a CSV file with uri and sample"
+    require(is_valid, "report.samples", grouping, demand)

@@ -67,6 +67,11 @@ class Workspace:
         return files.join(self.uri, "sessions.parquet")
 
     @property
+    def samples(self) -> str:
+        """Table of the results of samples, tables.SAMPLES."""
+        return files.join(self.uri, "samples.parquet")
+
+    @property
     def detector_choices(self) -> str:
         """Table of the detectors chosen for sessions, tables.DETECTOR_CHOICES."""
         return files.join(self.uri, "detector_choices.parquet")

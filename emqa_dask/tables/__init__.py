@@ -26,7 +26,7 @@ from emqa_dask.tables.detections import (
     SCORE_BINS,
 )
 from emqa_dask.tables.images import CUSTOM_CHECKS, FEATURES, FLAGS, IMAGE_STATISTICS, THON_RINGS
-from emqa_dask.tables.measurements import DIAMETER_STATISTICS, MEASUREMENTS, SIZES
+from emqa_dask.tables.measurements import DIAMETER_STATISTICS, MEASUREMENTS, SAMPLE_VALUES, SAMPLES, SIZES
 from emqa_dask.tables.order import LATTICE_ORDER, LATTICE_ORDER_POINTS, LATTICE_ORDER_WINDOWS
 from emqa_dask.tables.runs import DETECTOR_CHOICES, EVENTS, FAILURES
 from emqa_dask.tables.schema import conform, empty, with_column
@@ -50,6 +50,7 @@ ALL_TABLES = {
     "classifications": CLASSIFICATIONS,
     "measurements": MEASUREMENTS,
     "sizes": SIZES,
+    "samples": SAMPLES,
     "sessions": SESSIONS,
     "drifts": DRIFTS,
     "triage": TRIAGE,
@@ -92,6 +93,8 @@ __all__ = [
     "PREDICTIONS",
     "PROBABILITIES",
     "REGIONS",
+    "SAMPLES",
+    "SAMPLE_VALUES",
     "SCORE_BINS",
     "SESSIONS",
     "SHIFTS",

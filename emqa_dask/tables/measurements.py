@@ -91,3 +91,75 @@ SIZES = define_schema(
         "n_corrected": (pa.float64(), "Sum of their edge weights."),
     }
 )
+
+EXCLUDED = pa.list_(pa.struct([("reason", pa.string()), ("n_images", pa.int64())]))
+_SAMPLE_VALUES = {  # column -> meaning; each has an interval
+    "density_per_um2": "Number of objects per um^2: edge-corrected number of all images over their area",
+    "density_per_mpx": "Number of objects per 10^6 px, where no image has a pixel size",
+    "mean_diameter_nm": "Mean diameter of all objects in nm",
+    "mean_diameter_px": "Mean diameter of all objects in px, where no image has a pixel size",
+    "area_fraction": "Area of all objects over that of all images",
+    "swelling_percent": "Swelling in %, from the volume of all objects and the area of all images",
+}
+SAMPLE_VALUES = tuple(_SAMPLE_VALUES)
+_INTERVAL = "95 % interval, by bootstrap over images. NaN for fewer than two images."
+
+
+def _describe_values() -> Columns:
+    columns: Columns = {}
+    for name, text in _SAMPLE_VALUES.items():
+        columns[name] = (pa.float64(), f"{text}. Trusted images only; NaN without a value.")
+        columns[f"{name}_low"] = (pa.float64(), f"Lower end of its {_INTERVAL}")
+        columns[f"{name}_high"] = (pa.float64(), f"Upper end of its {_INTERVAL}")
+    return columns
+
+
+# A row per grouping, sample, detector and class: results of the sample's trusted images.
+SAMPLES = define_schema(
+    {
+        "grouping": (pa.string(), "Entry of report.samples that makes the samples, e.g. session."),
+        "sample": (
+            pa.string(),
+            "Name of the sample: the session, folder, instrument or date, or as the CSV file has it.",
+        ),
+        **{name: (kind, text.replace("micrograph_id", "sample")) for name, (kind, text) in DETECTOR.items()},
+        "dose": (pa.float64(), "Dose of the sample, as the CSV file states it (any unit). NaN without one."),
+        "temperature": (pa.float64(), "Temperature of the sample, as the CSV file states it. NaN without one."),
+        "first_acquired": (pa.string(), "Time of the first image, ISO 8601, as the headers state it; else null."),
+        "last_acquired": (pa.string(), "Time of the last image, likewise."),
+        "n_images": (pa.int64(), "Number of micrographs of the sample."),
+        "n_trusted": (pa.int64(), "Number of these with the verdict trust."),
+        "n_measured": (
+            pa.int64(),
+            "Number of the trusted images whose detections are by this detector, on which the results are based.",
+        ),
+        "excluded": (
+            EXCLUDED,
+            "Images that the results leave out, by the first reason of their verdict; "
+            "no_pixel_size: trusted ones without a pixel size, if others have one.",
+        ),
+        "n_objects": (pa.int64(), "Number of objects in the measured images."),
+        "area_um2": (pa.float64(), "Area of the measured images in um^2. NaN when no pixel size is known."),
+        **_describe_values(),
+        "density_std_per_um2": (pa.float64(), "Standard deviation of the density between images. NaN for one image."),
+        "mean_diameter_std_nm": (
+            pa.float64(),
+            "Standard deviation of the mean diameter between images in nm. NaN for fewer than two images with objects.",
+        ),
+        "d10_nm": (pa.float64(), "Diameter that 10 % of all objects fall short of in nm, from bins of 12 % width."),
+        "d50_nm": (pa.float64(), "Median diameter of all objects in nm, likewise."),
+        "d90_nm": (pa.float64(), "Diameter that 90 % of all objects fall short of in nm, likewise."),
+        "foil_thickness_nm": (pa.float64(), "Thickness of the specimen in nm, as the settings state it, else NaN."),
+        "swelling_uncertainty_percent": (
+            pa.float64(),
+            "Standard uncertainty of the swelling from that of the foil thickness, in percentage points; not in the "
+            "interval of the swelling.",
+        ),
+        "size_counts": (
+            pa.list_(pa.float64()),
+            "Histogram of the diameters in nm: edge-corrected numbers of objects in the bins of table sizes, of which "
+            "the first begins at size_low_nm. Empty without objects or pixel sizes.",
+        ),
+        "size_low_nm": (pa.float64(), "Lower limit of the first bin of size_counts in nm. 20 bins per decade follow."),
+    }
+)

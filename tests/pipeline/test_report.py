@@ -107,6 +107,9 @@ def make_workspace(root: str, n_files: int = 90, seed: int = 0) -> pd.DataFrame:
     boxes = {"y0": 1.0, "x0": 2.0, "y1": 9.0, "x1": 8.0, "score": 0.5}
     made = {"evidence": evidence, "features": features, "predictions": predictions, "thumbnails": thumbnails}
     made["detections"] = pd.DataFrame({"micrograph_id": ledger["micrograph_id"], **boxes})
+    measurements = {"micrograph_id": ledger["micrograph_id"], "detector": "log", "n_objects": 3, "n_corrected": 3.5}
+    made["measurements"] = pd.DataFrame(measurements)
+    made["sizes"] = pd.DataFrame(measurements | {"unit": "nm", "low": 1.0})
     kept = {table: rng.random(n) < 0.95 for table in made}  # quarantined ones are not in a table
     kept["evidence"] = kept["features"]
     for table, folder in list_run_folders(SETTINGS).items():
@@ -129,7 +132,7 @@ def decide_in_memory(root: str, failures: pd.DataFrame) -> tuple[pd.DataFrame, p
     )
     made = {
         t: parts.read_table(root, list_run_folders(SETTINGS)[t], SCHEMAS[t])
-        for t in list(list_run_folders(SETTINGS))[2:]
+        for t in ("evidence", "features", "predictions")
     }
     made = {t: rows[rows["micrograph_id"].isin(micrographs["micrograph_id"])] for t, rows in made.items()}
     image_columns = join_image_columns(made["features"], micrographs)
@@ -179,7 +182,7 @@ def test_batches_of_any_size_give_the_rows_of_the_whole(tmp_path, monkeypatch, s
     assert shown["uri"].str.removeprefix("'").tolist() == triage["uri"].tolist()
     np.testing.assert_array_equal(shown["predicted_f1"], triage["predicted_f1"].to_numpy(float))
     added = {path.name for path in set(tmp_path.iterdir()) - before}
-    assert added == {"triage.parquet", "triage.csv", "flags.parquet", "report", "provenance.json"}
+    assert added == {"triage.parquet", "triage.csv", "flags.parquet", "samples.parquet", "report", "provenance.json"}
 
 
 def test_what_has_not_changed_is_known_without_reading_a_table(tmp_path, monkeypatch):

@@ -11,6 +11,7 @@ from emqa_dask import tables
 from emqa_dask.pipeline.commands.report_facts import collect_facts, digest_models, list_networks
 from emqa_dask.pipeline.commands.report_key import compute_report_key
 from emqa_dask.pipeline.commands.report_page import render_page, write_sessions
+from emqa_dask.pipeline.commands.report_samples import write_samples
 from emqa_dask.pipeline.commands.report_verdicts import decide_batches
 from emqa_dask.pipeline.workspace import provenance
 from emqa_dask.pipeline.workspace.stages import list_run_folders
@@ -41,6 +42,7 @@ def report(workspace: Workspace, source: str, settings: Settings, run_facts: Run
         return False
     overview, classes = _write_tables(workspace, settings, run_facts.failures)
     section = write_sessions(workspace, settings, classes)
+    write_samples(workspace, settings)
     facts = run_facts._asdict() | collect_facts(workspace, source, settings)
     with files.write_whole(workspace.report_page) as stream:
         for text in render_page(workspace, overview, settings, facts, section):
@@ -82,5 +84,5 @@ def _write_tables(
 
 def _list_outputs(workspace: Workspace, settings: Settings) -> list[str]:
     """The files of a report."""
-    own_outputs = [workspace.triage, workspace.flags, workspace.triage_csv, workspace.report_page]
+    own_outputs = [workspace.triage, workspace.flags, workspace.samples, workspace.triage_csv, workspace.report_page]
     return own_outputs + ([workspace.drifts, workspace.sessions] if settings.classify.model else [])

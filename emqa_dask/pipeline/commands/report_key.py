@@ -17,7 +17,15 @@ from emqa_dask.triage.custom_checks import list_rules
 PACKAGE = Path(emqa_dask.__file__).parent
 # Code and templates that the tables and the page of a report are made by. Their text counts, instead of a version that
 # somebody has to raise: a report made once too often costs seconds, an old one that looks new costs trust.
-SOURCES = ("triage/*", "report/*", "uncertainty/*", "tables/*", "pipeline/commands/report*", "pipeline/workspace/*")
+SOURCES = (
+    "triage/*",
+    "report/*",
+    "measure/*",
+    "uncertainty/*",
+    "tables/*",
+    "pipeline/commands/report*",
+    "pipeline/workspace/*",
+)
 SUFFIXES = {".py", ".j2", ".css", ".js"}
 
 
@@ -34,10 +42,16 @@ def compute_report_key(workspace: Workspace, settings: Settings, failures: pd.Da
         [provenance.read_file_version(uri) for uri in (workspace.catalog, workspace.micrographs)],
         hashlib.sha256(failures.to_json(orient="records").encode()).hexdigest(),
         [dataclasses.asdict(record) for record in (settings.flags, settings.triage, settings.report)],
+        [_digest_file(name) for name in settings.report.samples if name.lower().endswith(".csv")],
         [rule._asdict() for rule in list_rules(settings.flags)],
         emqa_dask.__version__,
         digest_sources(PACKAGE),
     )
+
+
+def _digest_file(path: str) -> str:
+    """SHA-256 of a file's bytes; "" where it does not exist."""
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest() if Path(path).exists() else ""
 
 
 def digest_sources(package: Path) -> str:
