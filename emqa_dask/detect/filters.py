@@ -12,9 +12,9 @@ from scipy import ndimage
 from emqa_dask.backend import use_wide_vectors
 
 use_wide_vectors()
-# Size of a tile: the rows that a short kernel covers stay in a processor's first cache, the tile in its second one.
+# Size of a tile: few columns beside those of its rim, and rows that a processor's second cache holds for short kernels.
 ROWS = 128
-COLUMNS = 512
+COLUMNS = 1024
 
 
 def compute_laplacian(
