@@ -49,7 +49,7 @@ class Overview:
             first_rows = rows.loc[is_listed, ["uri", "format", "explanation"]].head(
                 MAX_LISTED_FILES - len(self.listed[title])
             )
-            self.listed[title] += first_rows.to_dict("records")
+            self.listed[title] += first_rows.astype(object).where(first_rows.notna(), None).to_dict("records")
         self._candidates.append(select_keys(rows))
         for verdict, first_reasons in self._candidates[-1].groupby("verdict", sort=False)["reason"]:
             self.first_reasons[verdict].update(reason_code for reason_code in first_reasons if reason_code)

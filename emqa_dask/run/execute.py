@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import pickle
+import statistics
 import time
 import traceback
 import uuid
@@ -17,6 +18,10 @@ from emqa_dask.run.task import NO_LIMITS, Attempt, Limits, Result, Task, make_ev
 MAX_WORKER_LOSSES = 5  # workers that one task may lose before it is given up; no image is blamed for that
 SUSPECT_LOSSES = 2  # workers lost by a task, from which on it no longer shares one with another such task
 WORKER_COUNT_INTERVAL_S = 1.0  # between looks at how many workers there are
+BUNDLE_S = 5.0  # that a bundle should take at least: one costs Dask's scheduler 5 ms
+MAX_BUNDLE = 64  # tasks in a bundle, at most
+MIN_BUNDLE_WINDOWS = 8  # windows of such bundles that came before, so that all workers end at about the same time
+N_TIMED = 16  # latest results, whose median time says how many tasks take that long
 
 
 def execute(
@@ -28,7 +33,6 @@ def execute(
     tasks_per_worker: int = 3,
     limits: Limits = NO_LIMITS,
     resources: dict[str, float] | None = None,
-    bundle: int = 1,
 ) -> Iterator[Result]:
     """Results of `function(*task.args, call=call)` for every task as they come, in any order.
 
@@ -37,8 +41,8 @@ def execute(
     what a bad image could break by way of `call(function, *args, label=uri)`, see supervise. With `client` (a
     distributed Client) tasks run on its workers, at most `tasks_per_worker` of them (and at least one more than its
     threads) in flight per worker, and `tasks` is drawn only as room comes free; without, they run here, one after the
-    other. An exception in a task is a Result with outcome "failed", and the others go on. `bundle` of them travel to a
-    worker together: each costs Dask's scheduler 2 ms, whatever it does, and a million images should not wait for that.
+    other. An exception in a task is a Result with outcome "failed", and the others go on. Quick tasks travel to a
+    worker together, as many as take BUNDLE_S: each bundle costs Dask's scheduler milliseconds, whatever is in it.
 
     A worker that is lost gives a Result "lost" for each of its tasks, and these are run again with their calls isolated
     in child processes: whether one of them was guilty or the node was preempted need not be known, since a guilty image
@@ -50,7 +54,7 @@ def execute(
     if client is None:
         return (run_task(function, Attempt(task), stage, limits) for task in tasks)
     count_capacity = _TaskCapacity(client, tasks_per_worker)
-    return _run_on_workers(_Dispatch(function, iter(tasks), stage, client, count_capacity, bundle, limits, resources))
+    return _run_on_workers(_Dispatch(function, iter(tasks), stage, client, count_capacity, limits, resources))
 
 
 @dataclass
@@ -62,7 +66,6 @@ class _Dispatch:
     stage: str
     client: Any
     count_capacity: "_TaskCapacity"
-    bundle: int
     limits: Limits
     resources: dict[str, float] | None
 
@@ -76,12 +79,14 @@ class _Dispatch:
         self._lost_attempts: deque[Attempt] = deque()
         self._in_flight: dict[Any, list[Attempt]] = {}  # future -> its attempts
         self._restarted_workers: set[str] = set()  # addresses; a worker that comes back has another one
+        self.latest_s: deque[float] = deque(maxlen=N_TIMED)
+        self.n_submitted = 0  # tasks that were submitted
 
     def submit(self) -> None:
         """Submit attempts as long as there is room on the workers."""
         while len(self._in_flight) < self.count_capacity():
             attempts = take_lost_attempt(self._lost_attempts, self._in_flight.values())
-            attempts = attempts or list(itertools.islice(self._fresh, self.bundle))
+            attempts = attempts or list(itertools.islice(self._fresh, self.choose_bundle()))
             if not attempts:
                 return
             key = (f"{self.stage}-{self._token}", next(self._numbers), attempts[0].task.name)
@@ -91,7 +96,15 @@ class _Dispatch:
                 run_packed_attempts, packed, key=key, pure=False, retries=0, resources=self.resources
             )
             self._in_flight[future] = attempts
+            self.n_submitted += len(attempts)
             self.completed.add(future)
+
+    def choose_bundle(self) -> int:
+        """Number of tasks in the next bundle; one before the first result."""
+        if not self.latest_s:
+            return 1
+        n_quick = int(BUNDLE_S / max(statistics.median(self.latest_s), BUNDLE_S / MAX_BUNDLE))
+        return max(1, min(n_quick, self.n_submitted // (MIN_BUNDLE_WINDOWS * self.count_capacity())))
 
     def collect(self, futures: list) -> list[Result]:
         """Results of completed futures; attempts that were lost are put aside to be run again."""
@@ -109,6 +122,7 @@ class _Dispatch:
                 if result.outcome == "lost":
                     is_isolated = result.failure_kind != "device"
                     self._lost_attempts.append(replace(attempt, number=attempt.number + 1, is_isolated=is_isolated))
+                self.latest_s.append(result.event["seconds"])
                 results.append(replace(result, task=attempt.task))
             if attempt_results[-1].failure_kind == "device":
                 self._restart_worker(attempt_results[-1].event["worker"])

@@ -17,10 +17,8 @@ class Executor(Protocol):
         stage: str,
         total: int | None = None,
         workload: StageWorkload = UNKNOWN_WORKLOAD,
-        n_tasks: int = 0,
     ) -> Iterator[Result]:
         """Results of `function(*task.args, call=call)` for every task, in any order, as run.execute.execute() says.
 
-        Progress is shown as images of `total`; None is unknown. `workload` is checked before the first task. Many tasks
-        (`n_tasks`, 0 is unknown) travel to a worker in bundles.
+        Progress is shown as images of `total`; None is unknown. `workload` is checked before the first task.
         """

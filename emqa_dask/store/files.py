@@ -63,13 +63,16 @@ def list_names(uri: str) -> list[str]:
 def read_bytes(uri: str) -> bytes:
     """All bytes of file `uri`; FileNotFoundError when there is none."""
     fs, path = locate(uri)
+    if isinstance(fs, LocalFileSystem):
+        with open(path, "rb") as stream:  # fsspec takes twice as long
+            return stream.read()
     return fs.cat_file(path)
 
 
 def open_read(uri: str) -> BinaryIO:
     """File `uri`, open for reading all or most of it; a bucket is asked once. FileNotFoundError when there is none."""
     fs, path = locate(uri)
-    return fs.open(path, "rb") if isinstance(fs, LocalFileSystem) else io.BytesIO(fs.cat_file(path))
+    return open(path, "rb") if isinstance(fs, LocalFileSystem) else io.BytesIO(fs.cat_file(path))
 
 
 @contextlib.contextmanager
@@ -192,6 +195,13 @@ def remove_file(uri: str) -> None:
     fs, path = locate(uri)
     with contextlib.suppress(FileNotFoundError):
         fs.rm_file(path)
+
+
+def remove_folder(uri: str) -> None:
+    """Delete folder `uri` with all its files if it exists."""
+    fs, path = locate(uri)
+    with contextlib.suppress(FileNotFoundError):
+        fs.rm(path, recursive=True)
 
 
 def read_size(uri: str) -> int:

@@ -102,6 +102,11 @@ class Workspace:
         return files.join(self.uri, "report", "index.html")
 
     @property
+    def report_rows(self) -> str:
+        """Folder with files that workers write for a report, which reads and deletes them."""
+        return files.join(self.uri, "report-rows")
+
+    @property
     def damaged(self) -> str:
         """Folder into which damaged files are moved."""
         return files.join(self.uri, "damaged")

@@ -73,12 +73,17 @@ def load_table(uri: str, schema: pa.Schema, columns: Sequence[str] | None = None
 
 
 @contextlib.contextmanager
-def open_table_writer(uri: str, schema: pa.Schema) -> Iterator[Callable[[Rows], None]]:
+def open_table_writer(uri: str, schema: pa.Schema) -> Iterator[Callable[[Rows | pa.Table], None]]:
     """A function write(rows) that appends rows to the table at `uri`; the table appears when the block ends."""
     with files.write_whole(uri) as stream:
         with pq.ParquetWriter(stream, schema, compression="zstd") as writer:
-            yield lambda rows: writer.write_table(tables.conform(rows, schema), row_group_size=ROWS_PER_GROUP)
+            yield lambda rows: writer.write_table(_conform(rows, schema), row_group_size=ROWS_PER_GROUP)
         checksum.add_checksum_to_stream(stream)
+
+
+def _conform(rows: Rows | pa.Table, schema: pa.Schema) -> pa.Table:
+    """tables.conform(), or an Arrow table as it is."""
+    return rows if isinstance(rows, pa.Table) else tables.conform(rows, schema)
 
 
 def iterate_table(

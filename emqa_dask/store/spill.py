@@ -1,13 +1,15 @@
 """What outgrows memory while it is made: bytes put aside on disk, and rows that come back in order."""
 
+import os
 import tempfile
-from bisect import bisect_right
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-ROWS_PER_RUN = 32_768  # rows that are sorted in memory at a time
-ROWS_PER_CHUNK = 256  # rows of a run that are in memory while runs are merged
+ROWS_PER_RUN = 32_768  # rows that are in memory before they are put aside
 
 
 class SpillFile:
@@ -31,6 +33,13 @@ class SpillFile:
         self._file.seek(offset)
         return self._file.read(n_bytes)
 
+    def get_many(self, offsets: Sequence[int], lengths: Sequence[int]) -> bytes:
+        """Bytes at several places, one after the other."""
+        if not hasattr(os, "pread"):
+            return b"".join(map(self.get, offsets, lengths))
+        descriptor = self._file.fileno()
+        return b"".join([os.pread(descriptor, n_bytes, offset) for offset, n_bytes in zip(offsets, lengths)])
+
     def close(self) -> None:
         self._file.close()
 
@@ -41,78 +50,56 @@ class SpillFile:
         self.close()
 
 
-class ExternalSort(SpillFile):
+class RangeSort(SpillFile):
     """A table of `schema` in any order in, sorted by `sort_columns` out, each of them ascending and never null.
 
-    An external merge sort: runs of RUN rows are sorted in memory and put aside, then read side by side.
+    The sorted keys `limits` divide it into ranges, each of which is sorted in memory: a distribution sort. Keys that
+    divide a sample evenly divide the table nearly so.
     """
 
-    def __init__(self, schema: pa.Schema, sort_columns: Sequence[str], folder: str | None = None):
+    def __init__(
+        self, schema: pa.Schema, sort_columns: Sequence[str], limits: Sequence[tuple], folder: str | None = None
+    ):
         super().__init__(folder)
         self.schema = schema
         self.sort_columns = list(sort_columns)
+        self._limits = limits  # the first key of every range but the first range
         self._waiting: list[pa.Table] = []
-        self._runs: list[list[tuple[int, int]]] = []  # (offset, bytes) of the chunks of each run
+        self._chunks: list[list[tuple[int, int]]] = [[] for _ in range(len(limits) + 1)]  # (offset, bytes) by range
 
     def add(self, rows: pa.Table) -> None:
         self._waiting.append(rows.select(self.schema.names).cast(self.schema))
         if sum(map(len, self._waiting)) >= ROWS_PER_RUN:
-            self._write_run()
+            self._write_waiting()
 
-    def iterate_sorted(self, n_rows: int) -> Iterator[pa.Table]:
-        """All rows, sorted, in tables of `n_rows` rows or a little more; can be asked for again."""
-        if self._waiting:
-            self._write_run()
-        runs = [_RunReader(self, chunks) for chunks in self._runs]
-        mergeable_batches: list[pa.RecordBatch] = []
-        while runs:
-            key_limit = min(run.last for run in runs)  # what is not above it can be told from what is yet to be read
-            for run in runs:
-                mergeable_batches += run.take_rows(key_limit)
-            runs = [run for run in runs if run.rows is not None]
-            if not runs or sum(map(len, mergeable_batches)) >= n_rows:
-                yield self._sort_rows(pa.Table.from_batches(mergeable_batches, self.schema))
-                mergeable_batches = []
+    def iterate_sorted(self, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+        """All rows, sorted, a table for each range that has some; can be asked for again.
 
-    def _write_run(self) -> None:
-        rows = self._sort_rows(pa.concat_tables(self._waiting))
+        `columns`, by default all, include the `sort_columns`.
+        """
+        self._write_waiting()
+        for chunks in filter(None, self._chunks):
+            batches = [pa.ipc.read_record_batch(pa.py_buffer(self.get(*chunk)), self.schema) for chunk in chunks]
+            rows = pa.Table.from_batches(batches)
+            yield self._sort_rows(rows if columns is None else rows.select(columns))
+
+    def _write_waiting(self) -> None:
+        if not self._waiting:
+            return
+        rows = self._sort_rows(pa.concat_tables(self._waiting)).combine_chunks()
         self._waiting = []
-        chunks = [batch.serialize() for batch in rows.combine_chunks().to_batches(ROWS_PER_CHUNK)]
-        self._runs.append([(self.append(chunk), chunk.size) for chunk in chunks])
+        keys = rows.select(self.sort_columns)
+
+        def get_key(k: int) -> tuple:
+            return tuple(column[k].as_py() for column in keys.columns)
+
+        starts = [0, *(bisect_left(range(len(rows)), limit, key=get_key) for limit in self._limits)]
+        for chunks, start, stop in zip(self._chunks, starts, [*starts[1:], len(rows)], strict=True):
+            for batch in rows.slice(start, stop - start).to_batches() if stop > start else ():
+                data = batch.serialize()
+                chunks.append((self.append(data), data.size))
 
     def _sort_rows(self, rows: pa.Table) -> pa.Table:
-        return rows.sort_by([(name, "ascending") for name in self.sort_columns])
-
-
-class _RunReader:
-    """The chunk of a run that is being merged; `rows` is None once there is no more."""
-
-    def __init__(self, runs: ExternalSort, chunks: list[tuple[int, int]]):
-        self._runs = runs
-        self._chunks = iter(chunks)
-        self._read()
-
-    def _read(self) -> None:
-        location = next(self._chunks, None)
-        self.rows = None
-        if location is not None:
-            self.rows = pa.ipc.read_record_batch(pa.py_buffer(self._runs.get(*location)), self._runs.schema)
-            self.first = self._key(0)
-            self.last = self._key(len(self.rows) - 1)
-
-    def _key(self, k: int) -> tuple:
-        return tuple(self.rows[name][k].as_py() for name in self._runs.sort_columns)
-
-    def take_rows(self, key_limit: tuple) -> list[pa.RecordBatch]:
-        """Cut off the rows whose key is not above `key_limit`."""
-        if self.first > key_limit:
-            return []
-        if self.last <= key_limit:
-            rows = self.rows
-            self._read()
-            return [rows]
-        n = bisect_right(range(len(self.rows)), key_limit, key=self._key)
-        rows = self.rows.slice(0, n)
-        self.rows = self.rows.slice(n)
-        self.first = self._key(0)
-        return [rows]
+        order = pc.sort_indices(rows, [(name, "ascending") for name in self.sort_columns])
+        is_sorted = np.array_equal(order, np.arange(len(rows)))  # as archives mostly are
+        return rows if is_sorted else rows.take(order)

@@ -13,6 +13,7 @@ from emqa_dask import tables
 TONE_BYTES = 256  # of a signature (see featurise.signature): 16 x 16 coarse tones
 SIGN_BYTES = 512  # of a signature: 64 x 64 signs of the fine detail in the middle
 SIGNATURE_BYTES = TONE_BYTES + SIGN_BYTES
+IDENTITY_BYTES = 16  # of a digest that stands for what makes two images the same
 MIN_TONE_CORRELATION = 0.5
 MIN_SIGN_CORRELATION = 0.5  # at the best shift; 0 = chance, 1 = all signs equal
 # Of tones and signs together: a lattice keeps its signs when it is shifted, a smooth image keeps its tones.
@@ -76,12 +77,15 @@ def is_copy_name(uris: pd.Series) -> NDArray:
 
 def compute_identities(*columns: Iterable) -> NDArray:
     """(n, 2) uint64 that are equal where all n entries of `columns` are; zeros where the first is unknown."""
-    digests = [_digest_values(values) if not pd.isna(values[0]) else bytes(16) for values in zip(*columns, strict=True)]
+    digests = [
+        _digest_values(values) if not pd.isna(values[0]) else bytes(IDENTITY_BYTES)
+        for values in zip(*columns, strict=True)
+    ]
     return np.frombuffer(b"".join(digests), np.uint64).reshape(-1, 2)
 
 
 def _digest_values(values: tuple) -> bytes:
-    return hashlib.blake2b("\0".join(map(str, values)).encode(), digest_size=16).digest()
+    return hashlib.blake2b("\0".join(map(str, values)).encode(), digest_size=IDENTITY_BYTES).digest()
 
 
 def encode_shapes(height_px: pd.Series, width_px: pd.Series) -> NDArray:

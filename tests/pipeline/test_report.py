@@ -8,11 +8,13 @@ import pytest
 
 from emqa_dask import tables
 from emqa_dask.archive.metadata.pixel_size_outliers import find_pixel_size_outliers
-from emqa_dask.pipeline.commands import report_copies, report_key, report_verdicts
+from emqa_dask.pipeline.commands import report_key, report_verdicts
 from emqa_dask.pipeline.commands.report import RunFacts, report
+from emqa_dask.pipeline.tasks import report_rows
 from emqa_dask.pipeline.workspace import micrograph_ledger, provenance
 from emqa_dask.pipeline.workspace.stages import SCHEMAS, list_run_folders
 from emqa_dask.report.spreadsheet import format_triage_csv
+from emqa_dask.run.execute import execute
 from emqa_dask.settings import Settings, replace
 from emqa_dask.store import parts, plan, spill
 from emqa_dask.store.layout import Workspace
@@ -113,6 +115,8 @@ def make_workspace(root: str, n_files: int = 90, seed: int = 0) -> pd.DataFrame:
     kept = {table: rng.random(n) < 0.95 for table in made}  # quarantined ones are not in a table
     kept["evidence"] = kept["features"]
     for table, folder in list_run_folders(SETTINGS).items():
+        if table not in made:  # the report does not read it
+            continue
         for k, (name, of) in enumerate(ledger.groupby("partition")):
             rows = made[table].loc[of.index[kept[table][of.index]]]
             if k % 9 != 4 or table == "thumbnails":  # unfinished
@@ -127,7 +131,7 @@ def decide_in_memory(root: str, failures: pd.DataFrame) -> tuple[pd.DataFrame, p
     micrographs = pd.concat(micrograph_ledger.iter_current(Workspace(root)), ignore_index=True)
     micrographs = micrographs.assign(
         is_nm_per_pixel_suspect=find_pixel_size_outliers(
-            micrographs["nm_per_pixel"], report_copies.label_acquisition_groups(micrographs)
+            micrographs["nm_per_pixel"], report_rows.label_acquisition_groups(micrographs)
         )
     )
     made = {
@@ -164,7 +168,6 @@ def test_batches_of_any_size_give_the_rows_of_the_whole(tmp_path, monkeypatch, s
     for module, name, size in (
         (report_verdicts, "BATCH_ROWS", 7),
         (spill, "ROWS_PER_RUN", 30),
-        (spill, "ROWS_PER_CHUNK", 3),
         (plan, "MICROGRAPHS_PER_BATCH", 10),
     ):
         monkeypatch.setattr(module, name, size)
@@ -183,6 +186,41 @@ def test_batches_of_any_size_give_the_rows_of_the_whole(tmp_path, monkeypatch, s
     np.testing.assert_array_equal(shown["predicted_f1"], triage["predicted_f1"].to_numpy(float))
     added = {path.name for path in set(tmp_path.iterdir()) - before}
     assert added == {"triage.parquet", "triage.csv", "flags.parquet", "samples.parquet", "report", "provenance.json"}
+
+
+def test_workers_make_the_report_that_this_process_makes(tmp_path, monkeypatch):
+    root = str(tmp_path)
+    failures = make_workspace(root)
+    monkeypatch.setattr(report_verdicts, "BATCH_ROWS", 20)
+    monkeypatch.setattr(plan, "MICROGRAPHS_PER_BATCH", 30)
+    names = ("triage.parquet", "triage.csv", "flags.parquet")
+    assert report(Workspace(root), "/archive", SETTINGS, facts(failures), unreachable)
+    expected = {name: (tmp_path / name).read_bytes() for name in names}
+    provenance_file = tmp_path / "provenance.json"
+    counts = provenance.read(Workspace(root))["first_reasons"]
+    provenance_file.unlink()
+    monkeypatch.setattr("emqa_dask.pipeline.commands.report.MIN_MICROGRAPHS_OF_WORKERS", 0)
+    assert report(Workspace(root), "/archive", SETTINGS, facts(failures), run_some_tasks)
+    assert {name: (tmp_path / name).read_bytes() for name in names} == expected
+    assert provenance.read(Workspace(root))["first_reasons"] == counts
+    assert not (tmp_path / "report-rows").exists()
+
+
+def unreachable(*args, **named):
+    raise AssertionError("a small archive needs no workers")
+
+
+def run_some_tasks(function, tasks, stage, total=None):
+    """Results in reverse order; every third task fails."""
+    results = []
+    for k, task in enumerate(tasks):
+        results += execute(fail if k % 3 == 0 else function, [task], stage=stage)
+    assert {result.outcome for result in results} == {"done", "failed"}
+    return reversed(results)
+
+
+def fail(*args, call):
+    raise RuntimeError("the worker has no memory left")
 
 
 def test_what_has_not_changed_is_known_without_reading_a_table(tmp_path, monkeypatch):

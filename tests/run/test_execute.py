@@ -8,13 +8,14 @@ import subprocess
 import sys
 import threading
 import time
+from collections import deque
 
 import pytest
 from distributed import LocalCluster
 
 from emqa_dask import tables
 from emqa_dask.run.devices import share_gpu
-from emqa_dask.run.execute import MAX_WORKER_LOSSES, Limits, Task, count_task_capacity, execute
+from emqa_dask.run.execute import MAX_WORKER_LOSSES, Limits, Task, _Dispatch, count_task_capacity, execute
 from emqa_dask.run.supervise import CallFailed
 from emqa_dask.settings import Run
 
@@ -247,20 +248,43 @@ def test_a_task_that_kills_workers_is_isolated(client):
 
 
 @pytest.mark.real
-def test_bundled_tasks_give_equal_results_and_isolate_failures(client):
+def test_bundled_tasks_give_equal_results_and_isolate_failures(client, monkeypatch):
+    monkeypatch.setattr(_Dispatch, "choose_bundle", lambda dispatch: 2)
     plain = said(execute(stubborn, tasks(11), stage="s"))
-    assert plain == said(execute(stubborn, tasks(11), stage="s", client=client, bundle=4))
-    results = list(execute(one_of_its_calls_dies, tasks(6, 3), stage="s", client=client, bundle=3))
+    assert plain == said(execute(stubborn, tasks(11), stage="s", client=client))
+    results = list(execute(one_of_its_calls_dies, tasks(6, 3), stage="s", client=client))
     final = {r.task.name: r for r in results if r.outcome != "lost"}
     assert {name for name, r in final.items() if r.value["lost"]} == {"p2", "p4"}
     assert sum(r.event["n_images"] for r in results) == 18
     client.wait_for_workers(2)
 
 
+@pytest.mark.parametrize(
+    ("latest_s", "n_submitted", "expected"),
+    [
+        ([], 10**6, 1),
+        ([0.01] * 20, 10**6, 64),
+        ([0.0], 10**6, 64),
+        ([30.0] * 3 + [0.5] * 13, 10**6, 10),
+        ([2.0], 10**6, 2),
+        ([9.0], 10**6, 1),
+        ([0.01] * 20, 40, 1),
+        ([0.01] * 20, 480, 10),
+    ],
+)
+def test_bundles_have_as_many_tasks_as_take_seconds(latest_s, n_submitted, expected):
+    dispatch = object.__new__(_Dispatch)
+    dispatch.count_capacity = lambda: 6
+    dispatch.n_submitted = n_submitted
+    dispatch.latest_s = deque(latest_s, maxlen=16)
+    assert dispatch.choose_bundle() == expected
+
+
 @pytest.mark.real
-def test_a_lost_gpu_restarts_its_worker_and_repeats_tasks(client, tmp_path):
+def test_a_lost_gpu_restarts_its_worker_and_repeats_tasks(client, tmp_path, monkeypatch):
+    monkeypatch.setattr(_Dispatch, "choose_bundle", lambda dispatch: 2)
     todo = [Task(f"p{i}", (i, str(tmp_path / "lost"))) for i in range(6)]
-    results = list(execute(lose_the_gpu_once, todo, stage="s", client=client, bundle=2))
+    results = list(execute(lose_the_gpu_once, todo, stage="s", client=client))
     final = {r.task.name: r for r in results if r.outcome != "lost"}
     assert {r.outcome for r in final.values()} == {"done"}
     assert len(final) == 6

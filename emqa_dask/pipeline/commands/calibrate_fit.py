@@ -9,8 +9,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from emqa_dask import domain_distance, models
-from emqa_dask.pipeline.commands.report_copies import label_acquisition_groups
 from emqa_dask.pipeline.tasks.predict import join_evidence, summarise_detections
+from emqa_dask.pipeline.tasks.report_rows import label_acquisition_groups
 from emqa_dask.pipeline.workspace.labelled_micrographs import (
     LabelledMicrographs,
     list_measured_partitions,

@@ -18,9 +18,7 @@ from emqa_dask.run.waiting import make_wait_message
 from emqa_dask.settings import Settings
 
 GIB = 2**30
-MANY_TASKS = 1024  # of Dask: with more partitions, some of them are bundled in a task
-MAX_BUNDLE = 16  # partitions in a task of Dask, at most
-MIN_TASKS_PER_THREAD = 32  # that stay after bundling, so that all workers end at about the same time
+CPU_STAGES = ("survey", "collect", "decide")  # that need no GPU
 
 
 class RunExecutor:
@@ -39,7 +37,7 @@ class RunExecutor:
         """`stack` closes the workers; `record` gets every result. Without workers, tasks run in this process."""
         self._root = root
         self._settings = settings
-        self._record = record
+        self.record = record
         self._say = say
         self._stack = stack
         self._has_workers = has_workers
@@ -52,7 +50,6 @@ class RunExecutor:
         stage: str,
         total: int | None = None,
         workload: StageWorkload = UNKNOWN_WORKLOAD,
-        n_tasks: int = 0,
     ) -> Iterator[Result]:
         """Results of `function` on `tasks` as they finish. `preflight.check_workers` verifies `workload` first."""
         tasks = iter(tasks)
@@ -67,16 +64,20 @@ class RunExecutor:
             stage=stage,
             client=client,
             tasks_per_worker=self._settings.run.tasks_per_worker,
-            bundle=choose_bundle(n_tasks, sum(client.nthreads().values()) if client else 1),
             limits=Limits(self._settings.run.timeout_s, int(self._settings.run.memory_gib * GIB)),
-            resources=share_gpu(self._settings.run) if stage != "survey" else None,
+            resources=share_gpu(self._settings.run) if stage not in CPU_STAGES else None,
         )
         unit = "files" if stage == "survey" else "images"
         for result in show_progress(results, stage, total, unit=unit, waits_for=make_wait_message(client)):
-            self._record(result)
+            self.record(result)
             _check_disk(result)
             if result.outcome != "lost":
                 yield result
+
+    @property
+    def is_quick(self) -> bool:
+        """Whether workers have started, or start within seconds: others may wait in a queue."""
+        return self._client is not None or (self._has_workers and self._settings.run.scheduler == "local")
 
     def _open_client(self):
         """The client of the workers, which start at the first call; None without workers."""
@@ -85,11 +86,6 @@ class RunExecutor:
             n_workers = len(self._client.nthreads())
             self._say(f"{n_workers} workers; dashboard: {self._client.dashboard_link}")
         return self._client
-
-
-def choose_bundle(n_tasks: int, n_threads: int) -> int:
-    """Number of partitions in a task of Dask, each of which costs its scheduler milliseconds."""
-    return max(1, min(MAX_BUNDLE, n_tasks // MANY_TASKS, n_tasks // (MIN_TASKS_PER_THREAD * n_threads)))
 
 
 def _check_disk(result: Result) -> None:

@@ -46,7 +46,7 @@ def make_tables(workspace: Workspace, settings: Settings, steps: list[str], exec
     for bundle in bundles:
         complete = set.intersection(*(progress.bundled[table] for table in bundle.tables))
         finished = (finished & complete) | make_bundled(bundle, workspace, settings, finished - complete, execute)
-    n_images, n_tasks, workload = _sum_unfinished_work(workspace, finished, progress.stored)
+    n_images, workload = _sum_unfinished_work(workspace, finished, progress.stored)
     if not n_images:
         return
     columns = (*TASK_COLUMNS, *CHECK_COLUMNS) if "custom_checks" in needed else TASK_COLUMNS
@@ -56,7 +56,7 @@ def make_tables(workspace: Workspace, settings: Settings, steps: list[str], exec
         if partition.name not in finished
     )
     stage = "triage" if "predict" in steps else steps[-1]
-    for result in execute(make_partition, tasks, stage, n_images, workload, n_tasks):
+    for result in execute(make_partition, tasks, stage, n_images, workload):
         if result.outcome == "failed":
             failures.fail_partition(workspace, settings, result)
 
@@ -94,17 +94,15 @@ def _find_progress(
     return _Progress(stored, finished or set(), with_bundled)
 
 
-def _sum_unfinished_work(workspace: Workspace, finished: set[str], stored: set[str]) -> tuple[int, int, StageWorkload]:
-    """(images, partitions, workload) of the partitions that are not `finished`."""
+def _sum_unfinished_work(workspace: Workspace, finished: set[str], stored: set[str]) -> tuple[int, StageWorkload]:
+    """(images, workload) of the partitions that are not `finished`."""
     n_images = 0
-    n_tasks = 0
     workload = StageWorkload()
     for partition in micrograph_ledger.list_partitions(workspace):
         if partition.name not in finished:
             n_images += len(partition)
-            n_tasks += 1
             workload = _add_workload(workload, partition, partition.name in stored)
-    return n_images, n_tasks, workload
+    return n_images, workload
 
 
 def _add_workload(workload: StageWorkload, partition: Partition, is_stored: bool) -> StageWorkload:

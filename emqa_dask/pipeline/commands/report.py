@@ -18,9 +18,12 @@ from emqa_dask.pipeline.workspace.stages import list_run_folders
 from emqa_dask.report import spreadsheet
 from emqa_dask.report.classifier_counts import ClassifierCounts
 from emqa_dask.report.triage_counts import Overview
+from emqa_dask.run.executor import Executor
 from emqa_dask.settings import Settings
 from emqa_dask.store import files, parts
 from emqa_dask.store.layout import Workspace
+
+MIN_MICROGRAPHS_OF_WORKERS = 50_000  # of smaller workspaces this process reads the tables before workers have started
 
 
 class RunFacts(NamedTuple):
@@ -31,16 +34,21 @@ class RunFacts(NamedTuple):
     failures: pd.DataFrame  # rows of tables.FAILURES
 
 
-def report(workspace: Workspace, source: str, settings: Settings, run_facts: RunFacts) -> bool:
+def report(
+    workspace: Workspace, source: str, settings: Settings, run_facts: RunFacts, execute: Executor | None = None
+) -> bool:
     """Whether a report was written: decides the verdicts and writes tables and page unless they are up to date.
 
-    Memory grows by about 50 bytes per micrograph.
+    Memory grows by about 50 bytes per micrograph. `execute` runs tasks on the workers of a run, if it has some, for
+    workspaces of at least MIN_MICROGRAPHS_OF_WORKERS; without it, all is done in this process.
     """
     key = compute_report_key(workspace, settings, run_facts.failures)
     stored = provenance.read(workspace)
     if stored.get("report_key") == key and not provenance.find_damaged_outputs(workspace, stored):
         return False
-    overview, classes = _write_tables(workspace, settings, run_facts.failures)
+    if parts.count_rows(workspace.micrographs) < MIN_MICROGRAPHS_OF_WORKERS:
+        execute = None
+    overview, classes = _write_tables(workspace, settings, run_facts.failures, execute)
     section = write_sessions(workspace, settings, classes)
     write_samples(workspace, settings)
     facts = run_facts._asdict() | collect_facts(workspace, source, settings)
@@ -63,7 +71,7 @@ def report(workspace: Workspace, source: str, settings: Settings, run_facts: Run
 
 
 def _write_tables(
-    workspace: Workspace, settings: Settings, failures: pd.DataFrame
+    workspace: Workspace, settings: Settings, failures: pd.DataFrame, execute: Executor | None
 ) -> tuple[Overview, ClassifierCounts]:
     """Counts over all rows, for the page. Writes triage.parquet, triage.csv and flags.parquet."""
     overview = Overview(settings.report.max_rows)
@@ -73,12 +81,13 @@ def _write_tables(
         write_flags = stack.enter_context(parts.open_table_writer(workspace.flags, tables.FLAGS))
         csv = stack.enter_context(files.write_whole(workspace.triage_csv))
         csv.write(spreadsheet.format_triage_csv(tables.empty(tables.TRIAGE)).encode(spreadsheet.ENCODING))
-        for triage, flags, classifications in decide_batches(workspace, settings, failures):
-            write_triage(triage)
-            write_flags(flags)
-            csv.write(spreadsheet.format_triage_csv(triage, header=False).encode())
+        for decisions in decide_batches(workspace, settings, failures, execute):
+            write_triage(decisions.triage)
+            write_flags(decisions.flags)
+            csv.write(decisions.lines["text"][0].as_buffer())
+            triage = decisions.triage.to_pandas()
             overview.add(triage)
-            classes.add(triage, classifications)
+            classes.add(triage, decisions.classifications.to_pandas())
     return overview, classes
 
 

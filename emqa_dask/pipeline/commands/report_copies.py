@@ -6,18 +6,21 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from emqa_dask import tables
 from emqa_dask.archive.metadata.pixel_size_outliers import find_pixel_size_outliers
 from emqa_dask.settings import Flags
 from emqa_dask.store.spill import SpillFile
 from emqa_dask.triage import duplicates
 from emqa_dask.triage.rows import FILE_FRAME
 
+KEY = ("uri", "frame")
+INDEX_NAMES = ("signature", "pixels", "content", "shape", "acquisition_group")  # columns of COLLECTED_ROWS
+
 
 class MicrographIndex:
-    """Shapes, pixel sizes and signatures of all current micrographs, in the order of the ledger.
+    """Shapes, pixel sizes and signatures of all current micrographs, in the order in which they are added.
 
     Files store the signatures and the identities by pixels and by content.
     """
@@ -25,23 +28,25 @@ class MicrographIndex:
     def __init__(self, image_signatures: SpillFile, pixels: SpillFile, contents: SpillFile):
         self.n_micrographs = 0
         self._signatures = image_signatures
-        self._identities = {duplicates.PIXELS: pixels, duplicates.CONTENT: contents}
+        self._identities = {"pixels": pixels, "content": contents}
         self._shapes: list[NDArray] = []
         self._has_tones: list[NDArray] = []
         self._nm_per_pixel: list[NDArray] = []
         self._groups: list[NDArray] = []
 
-    def add(self, rows: pd.DataFrame, image_signatures: pd.Series) -> None:
-        """Add `rows` of the ledger with their signatures (bytes, or null)."""
-        packed = duplicates.pack_signatures(image_signatures)
-        self._signatures.append(packed.tobytes())
-        for columns, spill in self._identities.items():
-            spill.append(duplicates.compute_identities(*(rows[column] for column in columns)).tobytes())
-        self._shapes.append(duplicates.encode_shapes(rows["height_px"], rows["width_px"]))
+    def add(self, rows: pa.Table) -> None:
+        """Add `rows` (COLLECTED_ROWS)."""
+        columns = {name: rows[name].combine_chunks() for name in (*INDEX_NAMES, "nm_per_pixel")}
+        image_signatures = _get_bytes(columns["signature"])
+        self._signatures.append(image_signatures)
+        for name, spill in self._identities.items():
+            spill.append(_get_bytes(columns[name]))
+        packed = np.frombuffer(image_signatures, np.uint8).reshape(-1, duplicates.SIGNATURE_BYTES)
         self._has_tones.append(duplicates.has_tones(packed))
-        group = duplicates.compute_identities(label_acquisition_groups(rows))[:, 0]
+        self._shapes.append(columns["shape"].to_numpy())
+        group = columns["acquisition_group"].to_numpy()
         self._groups.append(group)
-        self._nm_per_pixel.append(np.where(group > 0, rows["nm_per_pixel"].to_numpy(float), np.nan))
+        self._nm_per_pixel.append(np.where(group > 0, columns["nm_per_pixel"].to_numpy(zero_copy_only=False), np.nan))
         self.n_micrographs += len(rows)
 
     def find_suspect_sizes(self) -> NDArray:
@@ -63,10 +68,9 @@ class MicrographIndex:
     def read_signatures(self, numbers: NDArray) -> NDArray:
         """Signatures (m, bytes) of the micrographs `numbers`; one read gets adjacent ones."""
         size = duplicates.SIGNATURE_BYTES
-        data = bytearray()
         starts = np.flatnonzero(np.diff(numbers, prepend=-9) != 1)
-        for start, stop in zip(starts, np.append(starts[1:], len(numbers))):
-            data += self._signatures.get(size * int(numbers[start]), size * int(stop - start))
+        lengths = np.diff(starts, append=len(numbers))
+        data = self._signatures.get_many((size * numbers[starts].astype(np.int64)).tolist(), (size * lengths).tolist())
         return np.frombuffer(data, np.uint8).reshape(-1, size)
 
 
@@ -78,28 +82,17 @@ class Copies(NamedTuple):
     names: SpillFile  # of all micrographs, one after the other
     name_ends: NDArray  # (n + 1,) offsets in `names`
 
-    def list_flags(self, table: pa.Table, first: int, settings: Flags) -> pd.DataFrame:
-        """Rows of tables.FLAGS of the micrographs in `table` (SPILLED_ROWS); the flag of a copy comes last.
+    def list_flags(self, first: int, stop: int, settings: Flags) -> pd.DataFrame:
+        """Flags of the copies among the micrographs from `first` to `stop`: `row`, counted from `first`, and flag.
 
-        The positions of the micrographs of `table` start at `first`. Flags that `settings` switches off are left out.
+        Flags that `settings` switches off are left out.
         """
-        table = table.combine_chunks()
-        listed = (
-            pa.concat_arrays(table["flags"].chunks) if len(table) else pa.array([], table.schema.field("flags").type)
-        )
-        rows = pa.Table.from_struct_array(listed.flatten()).to_pandas()
-        rows["row"] = listed.value_parent_indices().to_numpy(zero_copy_only=False)
-        positions = np.arange(first, first + len(table))
-        copies = [
+        positions = np.arange(first, stop)
+        flags = [
             duplicates.describe_copy(self.agreement[k], self._read_name(self.original[k])) | {"row": k - first}
             for k in positions[self.original[positions] != positions]
         ]
-        copies = [row for row in copies if getattr(settings, row["flag"])]
-        rows = pd.concat([rows, pd.DataFrame(copies)], ignore_index=True) if copies else rows
-        rows = rows.sort_values("row", kind="stable", ignore_index=True)
-        ids = table["micrograph_id"].to_numpy(zero_copy_only=False)
-        rows["micrograph_id"] = ids[rows["row"].to_numpy(int)]
-        return tables.conform(rows[tables.FLAGS.names], tables.FLAGS).to_pandas()
+        return pd.DataFrame([flag for flag in flags if getattr(settings, flag["flag"])])
 
     def _read_name(self, position: int) -> str:
         start, stop = self.name_ends[position : position + 2]
@@ -107,26 +100,21 @@ class Copies(NamedTuple):
 
 
 def find_copies(merged: Iterable[pa.Table], index: MicrographIndex, names: SpillFile, folder: str | None) -> Copies:
-    """Copies among the micrographs of `merged` (SPILLED_ROWS, sorted by uri and frame); `names` gets their names.
+    """Copies among the micrographs of `merged` (NUMBERED_ROWS, sorted by uri and frame); `names` gets their names.
 
     Raises ValueError where a micrograph occurs twice.
     """
     numbers = []
     is_copy_name = []
     lengths = []
-    last_key = None
     for table in merged:
-        rows = table.select(["uri", "frame", "number"]).filter(table["frame"].to_numpy() != FILE_FRAME).to_pandas()
-        keys = list(zip(rows["uri"], rows["frame"], strict=True))
-        for previous_key, current_key in zip([last_key, *keys], keys):
-            if previous_key == current_key:
-                raise ValueError(f"micrograph {duplicates.name_frame(*previous_key)!r} occurs twice in the ledger")
-        last_key = keys[-1] if keys else last_key
-        encoded = [duplicates.name_frame(*key).encode() for key in keys]
-        names.append(b"".join(encoded))
-        lengths.append(np.fromiter(map(len, encoded), np.int64, len(encoded)))
-        numbers.append(rows["number"].to_numpy(np.int32))
-        is_copy_name.append(duplicates.is_copy_name(rows["uri"]))
+        rows = table.filter(pc.not_equal(table["frame"], FILE_FRAME)).combine_chunks()
+        _check_unique(rows)
+        frame_names = _name_frames(rows)
+        names.append(b"".join(frame_names.cast(pa.binary()).to_pylist()))
+        lengths.append(pc.binary_length(frame_names).to_numpy())
+        numbers.append(rows["number"].to_numpy())
+        is_copy_name.append(duplicates.is_copy_name(rows["uri"].to_pandas()))
     name_ends = np.cumsum(_concatenate([np.zeros(1, np.int64), *lengths], np.int64))
     precedence = np.argsort(_concatenate(is_copy_name, bool), kind="stable").astype(np.int32)
     original, agreement = index.find_duplicates(_concatenate(numbers, np.int32)[precedence], folder)
@@ -135,13 +123,26 @@ def find_copies(merged: Iterable[pa.Table], index: MicrographIndex, names: Spill
     return Copies(precedence[original][rank], agreement[rank], names, name_ends)
 
 
-def label_acquisition_groups(micrographs: pd.DataFrame) -> pd.Series:
-    """Labels of instrument, magnification and shape, whose images should share a pixel size; null where unknown."""
-    instrument = micrographs["instrument"]
-    magnification = micrographs["magnification"]
-    shape = micrographs["height_px"].astype(str) + "x" + micrographs["width_px"].astype(str)
-    label = instrument.fillna("").astype(str) + "|" + magnification.astype(str) + "|" + shape
-    return label.where(instrument.notna() | magnification.notna())
+def _check_unique(rows: pa.Table) -> None:
+    """Raises ValueError where two of `rows`, which are sorted by uri and frame, are of one micrograph."""
+    is_repeated = [pc.equal(rows[name].slice(1), rows[name].slice(0, max(len(rows) - 1, 0))) for name in KEY]
+    repeated = np.flatnonzero(pc.and_(*is_repeated))
+    if len(repeated):
+        key = (rows[name][int(repeated[0])].as_py() for name in KEY)
+        raise ValueError(f"micrograph {duplicates.name_frame(*key)!r} occurs twice in the ledger")
+
+
+def _name_frames(rows: pa.Table) -> pa.ChunkedArray:
+    """duplicates.name_frame() of every row."""
+    suffix = pc.binary_join_element_wise(" (frame ", rows["frame"].cast(pa.string()), ")", "")
+    frame_names = pc.binary_join_element_wise(rows["uri"], suffix, "")
+    return pc.if_else(pc.equal(rows["frame"], 0), rows["uri"], frame_names)
+
+
+def _get_bytes(values: pa.FixedSizeBinaryArray) -> memoryview:
+    """The bytes of all `values`, none of which is null."""
+    width = values.type.byte_width
+    return memoryview(values.buffers()[1])[width * values.offset : width * (values.offset + len(values))]
 
 
 def _concatenate(arrays: list[NDArray], dtype: type) -> NDArray:

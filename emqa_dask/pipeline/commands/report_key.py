@@ -24,6 +24,7 @@ SOURCES = (
     "uncertainty/*",
     "tables/*",
     "pipeline/commands/report*",
+    "pipeline/tasks/report*",
     "pipeline/workspace/*",
 )
 SUFFIXES = {".py", ".j2", ".css", ".js"}

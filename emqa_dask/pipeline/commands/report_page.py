@@ -98,8 +98,11 @@ def _read_shown_rows(workspace: Workspace, positions: NDArray) -> pd.DataFrame:
 def _group_by_partition(workspace: Workspace, ids: pd.Series) -> dict[str, list[str]]:
     """Partition -> its ids among `ids`; partitions without such ids are left out."""
     grouped: dict[str, list[str]] = {}
-    for rows in parts.iterate_table(workspace.micrographs, tables.MICROGRAPHS, ["micrograph_id", "partition"]):
-        for name, group in rows[rows["micrograph_id"].isin(ids)].groupby("partition"):
+    columns = ["micrograph_id", "partition"]
+    for rows in parts.iterate_table(
+        workspace.micrographs, tables.MICROGRAPHS, columns, row_filter=("micrograph_id", list(ids))
+    ):
+        for name, group in rows.groupby("partition"):
             grouped.setdefault(name, []).extend(group["micrograph_id"])
     return grouped
 
@@ -107,8 +110,11 @@ def _group_by_partition(workspace: Workspace, ids: pd.Series) -> dict[str, list[
 def _read_headers(workspace: Workspace, ids: pd.Series) -> dict[str, Details]:
     """Details of the acquisition of the micrographs `ids`."""
     details = {}
-    for rows in parts.iterate_table(workspace.micrographs, tables.MICROGRAPHS, ["micrograph_id", *HEADER_COLUMNS]):
-        details |= describe_headers(rows[rows["micrograph_id"].isin(ids)])
+    columns = ["micrograph_id", *HEADER_COLUMNS]
+    for rows in parts.iterate_table(
+        workspace.micrographs, tables.MICROGRAPHS, columns, row_filter=("micrograph_id", list(ids))
+    ):
+        details |= describe_headers(rows)
     return details
 
 

@@ -126,7 +126,8 @@ def run(
         n_failures = write_failures(workspace, settings)
         if "report" in steps:
             start_time_s = time.time()
-            n_failures += _report(workspace, source, settings, steps, started, say)
+            with journal.open_journal(workspace, run_lock.check) as execute.record:
+                n_failures += _report(workspace, source, settings, steps, started, execute, say)
             seconds["report"] = time.time() - start_time_s
     say("time: " + ", ".join(f"{name} {format_duration(s)}" for name, s in seconds.items()))
     return 2 if n_failures else 0
@@ -189,13 +190,20 @@ def _make_tables(
 
 
 def _report(
-    workspace: Workspace, source: str, settings: Settings, steps: Collection[str], started: float, say: Say
+    workspace: Workspace,
+    source: str,
+    settings: Settings,
+    steps: Collection[str],
+    started: float,
+    execute: RunExecutor,
+    say: Say,
 ) -> int:
     """Number of rows without a result. Writes the report unless it is up to date, and prints its counts."""
     failures = parts.load_table(workspace.failures, tables.FAILURES)
     if tuple(steps) == ("report",):
         preconditions.require_parts(workspace, settings)
-    is_new = report(workspace, source, settings, RunFacts(started, journal.sum_stage_seconds(workspace), failures))
+    run_facts = RunFacts(started, journal.sum_stage_seconds(workspace), failures)
+    is_new = report(workspace, source, settings, run_facts, execute if execute.is_quick else None)
     tell(workspace, say)
     say(f"report: {workspace.report_page}" + ("" if is_new else " (nothing was new)"))
     return provenance.count_unfinished(workspace)

@@ -46,8 +46,14 @@ def _pack(table: pa.Table) -> bytes:
     return sink.getvalue().to_pybytes()
 
 
+def pack_rows(rows: pd.DataFrame) -> bytes:
+    """`rows` of the ledger, all columns or some of them, as an Arrow stream for unpack_rows()."""
+    schema = pa.schema([tables.MICROGRAPHS.field(name) for name in rows])
+    return _pack(pa.Table.from_pandas(rows, schema, preserve_index=False))
+
+
 def unpack_rows(packed: bytes) -> pd.DataFrame:
-    """The rows of a partition that iter_packed_partitions() packed."""
+    """The rows that pack_rows() or iter_packed_partitions() packed."""
     with pa.ipc.open_stream(packed) as stream:
         return stream.read_all().to_pandas()
 
