@@ -20,9 +20,9 @@ from pathlib import Path
 
 PER_FOLDER = 1000
 STEPS = {
-    "run": ("ingest", "detect", "featurise", "predict"),
+    "run": ("ingest", "detect", "featurise", "predict", "measure"),
     "report": ("report",),
-    "resume": ("ingest", "detect", "featurise", "predict", "report"),
+    "resume": ("ingest", "detect", "featurise", "predict", "measure", "report"),
 }
 
 

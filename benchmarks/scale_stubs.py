@@ -55,10 +55,10 @@ def survey_files(workspace, name, entries, settings, call) -> dict:
 
 
 @functools.lru_cache(maxsize=1)
-def _example() -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, pd.DataFrame, bytes]:
-    """Detections, evidence, features, prediction and thumbnail of one real synthetic micrograph."""
+def _example() -> dict[str, pd.DataFrame]:
+    """Rows of each table for one real synthetic micrograph."""
     from emqa_dask.detect.log import detect_image
-    from emqa_dask.pipeline.tasks import image_measurement, predict
+    from emqa_dask.pipeline.tasks import image_measurement, measure_objects, predict
     from emqa_dask.predict.predictions import predict_images
     from emqa_dask.store.thumbnails import make_thumbnail
     from emqa_dask.synthetic.profiles import make_sample
@@ -72,7 +72,12 @@ def _example() -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, pd.DataFrame, 
     evidence = tables.conform(evidence, tables.EVIDENCE).to_pandas()
     features = tables.conform([features], tables.FEATURES).to_pandas()
     predicted = predict_images(predict.join_evidence(evidence, features), settings.predict.models)
-    return blobs.head(3), evidence, features, predicted, make_thumbnail(image, 32)
+    blobs = blobs.head(3).assign(micrograph_id=row["micrograph_id"])
+    blobs = tables.conform(blobs, tables.DETECTIONS).to_pandas()
+    thumbnail = {"micrograph_id": row["micrograph_id"], "jpeg": make_thumbnail(image, 32)}
+    measured = measure_objects.measure_detections(evidence, blobs, pd.DataFrame([row]), settings.measure)
+    made = {"detections": blobs, "evidence": evidence, "features": features, "predictions": predicted}
+    return made | measured | {"thumbnails": pd.DataFrame([thumbnail])}
 
 
 def make_partition(workspace, partition, packed_rows, settings, wanted, call) -> dict:
@@ -82,20 +87,18 @@ def make_partition(workspace, partition, packed_rows, settings, wanted, call) ->
     where = list_run_folders(settings)
     if all(parts.has_part(workspace.uri, where[t], partition.name, SCHEMAS[t]) for t in wanted):
         return {"outcome": "found", "n_images": len(rows), "stages": {"stub": time.perf_counter() - started}}
-    blobs, evidence, features, predicted, jpeg = _example()
     ids = rows["micrograph_id"].to_numpy()
     n = len(rows)
     rng = np.random.default_rng(int(ids[0][:8], 16))
     repeated = {
-        "thumbnails": pd.DataFrame({"micrograph_id": ids, "jpeg": [jpeg] * n}),
-        "detections": pd.concat([blobs] * n, ignore_index=True).assign(micrograph_id=np.repeat(ids, len(blobs))),
-        "evidence": pd.concat([evidence] * n, ignore_index=True).assign(micrograph_id=ids),
-        "features": pd.concat([features] * n, ignore_index=True).assign(micrograph_id=ids),
-        "predictions": pd.concat([predicted] * n, ignore_index=True).assign(micrograph_id=ids),
+        table: pd.concat([example] * n, ignore_index=True).assign(micrograph_id=np.repeat(ids, len(example)))
+        for table, example in _example().items()
+        if table in wanted
     }
-    size = len(features["signature"].iloc[0])
-    tones = rng.integers(-127, 128, (n, size), np.int8)
-    repeated["features"]["signature"] = [row.tobytes() for row in tones]
+    if "features" in repeated:
+        size = len(repeated["features"]["signature"].iloc[0])
+        tones = rng.integers(-127, 128, (n, size), np.int8)
+        repeated["features"]["signature"] = [row.tobytes() for row in tones]
     for table in wanted:
         parts.write_part(workspace.uri, where[table], partition.name, repeated[table], SCHEMAS[table])
     write_shard(workspace, partition)
