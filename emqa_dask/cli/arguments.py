@@ -4,7 +4,7 @@ import argparse
 import sys
 
 from emqa_dask import __version__
-from emqa_dask.cli import ensemble_verb, machine_verbs, model_verbs, run_verbs, tune_verbs
+from emqa_dask.cli import ensemble_verb, exchange_verbs, machine_verbs, model_verbs, run_verbs, tune_verbs
 
 DESCRIPTION = """Triage an archive of electron micrographs: which images can be trusted to a detector, which need a
 person, which are outside what the detector knows, which are junk. One row, one verdict and a reason for every file."""
@@ -55,4 +55,6 @@ def build_parser() -> argparse.ArgumentParser:
     train_kinds = model_verbs.add_train(verbs)
     ensemble_verb.add_train_ensemble(train_kinds)
     model_verbs.add_import(verbs)
+    exchange_verbs.add_export(verbs)
+    exchange_verbs.add_list(verbs)
     return parser

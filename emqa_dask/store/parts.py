@@ -196,6 +196,11 @@ def read_part(
     return _load_columns(Workspace(root).part(table, name), _select_columns(schema, columns)).to_pandas()
 
 
+def read_part_table(root: str, table: str, name: str, schema: pa.Schema, columns: Sequence[str]) -> pa.Table:
+    """As read_part(), as an Arrow table."""
+    return _load_columns(Workspace(root).part(table, name), _select_columns(schema, columns))
+
+
 def has_part(root: str, table: str, name: str, schema: pa.Schema | None = None) -> bool:
     """Whether there is a part with the right checksum and, if `schema` is given, with its columns."""
     try:

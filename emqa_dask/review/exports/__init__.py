@@ -1,0 +1,1 @@
+"""Detections of micrographs in the formats of other tools, written partition by partition."""
