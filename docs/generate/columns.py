@@ -20,6 +20,8 @@ FILES = {
     "SESSIONS": "sessions.parquet",
     "DETECTOR_CHOICES": "detector_choices.parquet",
     "EVENTS": "events.parquet",
+    "SAMPLES": "samples.parquet",
+    "ESTIMATES": "estimates.parquet",
     "FAILURES": "failures.parquet",
     "LATTICE_ORDER": "order.parquet in the folder of emqa tune order",
     "LATTICE_ORDER_WINDOWS": "windows.parquet in the folder of emqa tune order",

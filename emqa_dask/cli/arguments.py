@@ -4,7 +4,15 @@ import argparse
 import sys
 
 from emqa_dask import __version__
-from emqa_dask.cli import ensemble_verb, exchange_verbs, machine_verbs, model_verbs, run_verbs, tune_verbs
+from emqa_dask.cli import (
+    ensemble_verb,
+    exchange_verbs,
+    machine_verbs,
+    measure_verbs,
+    model_verbs,
+    run_verbs,
+    tune_verbs,
+)
 
 DESCRIPTION = """Triage an archive of electron micrographs: which images can be trusted to a detector, which need a
 person, which are outside what the detector knows, which are junk. One row, one verdict and a reason for every file."""
@@ -50,6 +58,7 @@ def build_parser() -> argparse.ArgumentParser:
     machine_verbs.add_certificates(verbs)
     machine_verbs.add_doctor(verbs)
     tune_verbs.add_tune(verbs)
+    measure_verbs.add_estimate(verbs)
     model_verbs.add_calibrate(verbs)
     model_verbs.add_rescore(verbs)
     train_kinds = model_verbs.add_train(verbs)

@@ -25,6 +25,7 @@ from emqa_dask.tables.detections import (
     PREDICTIONS,
     SCORE_BINS,
 )
+from emqa_dask.tables.estimates import ESTIMATES
 from emqa_dask.tables.images import CUSTOM_CHECKS, FEATURES, FLAGS, IMAGE_STATISTICS, THON_RINGS
 from emqa_dask.tables.measurements import DIAMETER_STATISTICS, MEASUREMENTS, SAMPLE_VALUES, SAMPLES, SIZES
 from emqa_dask.tables.order import LATTICE_ORDER, LATTICE_ORDER_POINTS, LATTICE_ORDER_WINDOWS
@@ -51,6 +52,7 @@ ALL_TABLES = {
     "measurements": MEASUREMENTS,
     "sizes": SIZES,
     "samples": SAMPLES,
+    "estimates": ESTIMATES,
     "sessions": SESSIONS,
     "drifts": DRIFTS,
     "triage": TRIAGE,
@@ -75,6 +77,7 @@ __all__ = [
     "DRIFTS",
     "EMBEDDINGS",
     "ENTROPY_SHAPE",
+    "ESTIMATES",
     "EVENTS",
     "EVIDENCE",
     "F1_LEVELS",

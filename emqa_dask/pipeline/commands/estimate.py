@@ -1,0 +1,142 @@
+"""emqa estimate: density, sizes and swelling of groups of images, from labels of some and detections in all."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pandas as pd
+
+from emqa_dask import tables
+from emqa_dask.pipeline.commands.estimate_groups import estimate_group, make_group
+from emqa_dask.pipeline.commands.estimate_images import (
+    TOTALS,
+    compute_totals,
+    has_probabilities,
+    measure_labels,
+    merge_probabilities,
+    read_images,
+)
+from emqa_dask.pipeline.commands.estimate_report import describe_group
+from emqa_dask.pipeline.workspace.labels import read_matched_labels
+from emqa_dask.pipeline.workspace.sample_names import NO_SAMPLE, make_grouping
+from emqa_dask.review.labels.micrograph import LabelledMicrograph, list_errors
+from emqa_dask.settings import Measure, Settings, replace
+from emqa_dask.store import files, marker, parts
+from emqa_dask.store.layout import Workspace
+
+Say = Callable[[str], None]
+ALL_IMAGES = "all"  # grouping without groups
+SAMPLE = "sample"  # grouping of the first entry of report.samples
+ESTIMATES_FILE = "estimates.parquet"
+
+
+def estimate(
+    root: str,
+    labels: str | Sequence[str],
+    settings: Settings,
+    *,
+    grouping: str = ALL_IMAGES,
+    probabilities: str = "",
+    out: str = "",
+    say: Say = print,
+) -> int:
+    """Exit code 0. Estimates quantities of the covered images of each group and writes tables.ESTIMATES.
+
+    Covered are the measured images with the verdict trust or review. `labels`: files of labels, of images from the
+    archive. `grouping`: all, an entry of report.samples (session, folder, a CSV file ...), or sample for the first of
+    these. `probabilities`: a CSV file with the columns uri and review_probability of the labelled images; a CSV file of
+    labels may have the column itself. `out`: a .parquet or .csv file, by default estimates.parquet in the workspace.
+    Raises ValueError for labels of other images, labelled images without a review probability where others have one,
+    and where no group has an estimate.
+    """
+    marker.read_source(root)
+    paths = [labels] if isinstance(labels, str) else list(labels)
+    if grouping == SAMPLE:
+        grouping = settings.report.samples[0]
+    if grouping != ALL_IMAGES:
+        replace(settings, {"report": {"samples": (grouping,)}}, "--by")  # SettingsError for what is none
+    if out and not out.lower().endswith((".parquet", ".csv")):
+        raise ValueError(f"--out {out}: give a file that ends with .parquet or .csv")
+    workspace = Workspace(root)
+    images = read_images(workspace, settings)
+    if grouping == ALL_IMAGES:
+        images["sample"] = ALL_IMAGES
+    else:
+        images["sample"] = make_grouping(grouping).name_samples(images)
+    matched = read_matched_labels(paths, images)
+    chances = _read_chances(probabilities, paths, images, matched)
+    say(_describe_labels(images, matched))
+    rows = _estimate_groups(images, matched, chances, settings, say)
+    table = tables.conform([{"grouping": grouping} | row for row in rows], tables.ESTIMATES)
+    target = out or files.join(root, ESTIMATES_FILE)
+    if target.lower().endswith(".csv"):
+        files.write_text(target, table.to_pandas().to_csv(index=False))
+    else:
+        parts.write_table(target, table.to_pandas(), tables.ESTIMATES)
+    say(f"wrote {files.redact(target)}")
+    if not np.isfinite(table["estimate"].to_numpy()).any():
+        raise ValueError(f"no group has an estimate: {rows[0]['remark']}")
+    return 0
+
+
+def _estimate_groups(
+    images: pd.DataFrame,
+    matched: dict[str, LabelledMicrograph],
+    chances: dict[str, float] | None,
+    settings: Settings,
+    say: Say,
+) -> list[dict]:
+    """Rows of tables.ESTIMATES of all groups, which are also told."""
+    measure = settings.measure
+    has_boxes = all(label.boxes is not None for label in matched.values())
+    if not has_boxes:
+        say("sizes and swelling are left out: they need outlines or boxes for every labelled image")
+    elif not measure.foil_thickness_nm:
+        say("swelling is left out: measure.foil_thickness_nm is not set")
+    true_rows = measure_labels(matched, images, measure, has_boxes)
+    thickness_nm = measure.foil_thickness_nm
+    true_totals = pd.DataFrame(
+        compute_totals(true_rows, thickness_nm, has_boxes), true_rows.index, columns=list(TOTALS)
+    )
+    predicted_totals = compute_totals(images, thickness_nm, has_boxes)
+    rows: list[dict] = []
+    for name, positions in sorted(images.groupby("sample", sort=False).indices.items()):
+        if name == NO_SAMPLE:
+            say(f"{len(positions):,} images belong to no sample")
+            continue
+        group_images = images.iloc[positions]
+        group = make_group(group_images, predicted_totals[positions], true_totals, chances)
+        group_rows = [{"sample": name} | row for row in estimate_group(group, has_boxes, _get_uncertainty(measure))]
+        for line in describe_group(name, group_images, group_rows):
+            say(line)
+        rows += group_rows
+    return rows
+
+
+def _get_uncertainty(settings: Measure) -> float:
+    """Relative standard uncertainty of the foil thickness."""
+    return settings.foil_thickness_uncertainty_nm / settings.foil_thickness_nm if settings.foil_thickness_nm else 0.0
+
+
+def _read_chances(
+    probabilities: str, paths: Sequence[str], images: pd.DataFrame, matched: dict[str, LabelledMicrograph]
+) -> dict[str, float] | None:
+    """micrograph_id -> review probability of every labelled image; None where nobody states any."""
+    sources = [probabilities] if probabilities else [path for path in paths if has_probabilities(path)]
+    if not sources:
+        return None
+    chances = merge_probabilities(sources, images)
+    if missing := [label.name or label.content_sha256 for key, label in matched.items() if key not in chances]:
+        raise ValueError(f"{', '.join(sources)}: labelled images without review_probability: {list_errors(missing)}")
+    return chances
+
+
+def _describe_labels(images: pd.DataFrame, matched: dict[str, LabelledMicrograph]) -> str:
+    """The numbers of labelled images and of those that do not count."""
+    covers = images.loc[images["micrograph_id"].isin(matched), "cover"]
+    text = f"{len(matched):,} labelled images"
+    causes = ", ".join(f"{n:,} {cause}" for cause, n in covers[covers.ne("")].value_counts().items())
+    if causes:
+        text = f"{text}; not covered and without influence: {causes}"
+    if n_crowds := sum(label.has_crowds for label in matched.values()):
+        text = f"{text}; {n_crowds:,} have groups of objects, which count as none"
+    return text
