@@ -2,8 +2,8 @@
 
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable
-from typing import BinaryIO
+from collections.abc import Callable, Iterable, Iterator
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -19,6 +19,7 @@ from emqa_dask.review.exports.texts import (
     quote_texts,
     write_texts,
 )
+from emqa_dask.review.exports.threads import map_in_order
 
 DEFAULT_LABEL = "object"  # of detections without a class
 
@@ -36,22 +37,46 @@ def write_coco(
     its number among the micrograph's detections. One without a mask has no segmentation. Memory holds one batch.
     """
     categories: dict[str, int] = {}
-    n_images = 0
-    n_objects = 0
+
+    def format_batch(numbered: NumberedBatch) -> tuple[pa.Array, pa.Array]:
+        rows = _format_annotations(numbered, has_polygons)
+        return rows, _format_images(numbered, name_files(numbered.batch.images))
+
+    is_first_object = True
+    is_first_image = True
     with tempfile.TemporaryFile() as image_rows:
         stream.write(b'{"annotations": [')
-        for batch in batches:
-            rows = format_annotations(batch, n_images + 1, n_objects + 1, categories, has_polygons)
-            _write_items(stream, rows, not n_objects)
-            _write_items(image_rows, _format_images(batch, n_images + 1, name_files(batch.images)), not n_images)
-            n_images += len(batch.images)
-            n_objects += len(batch.objects)
+        for annotations, images in map_in_order(format_batch, number_batches(batches, categories)):
+            _write_items(stream, annotations, is_first_object)
+            _write_items(image_rows, images, is_first_image)
+            is_first_object &= not len(annotations)
+            is_first_image &= not len(images)
         stream.write(b'\n],\n"images": [')
         image_rows.seek(0)
         shutil.copyfileobj(image_rows, stream)
     names = quote_texts(pa.array(list(categories), pa.string())).to_pylist()
     rows = [f'{{"id": {number}, "name": {name}}}' for name, number in zip(names, categories.values(), strict=True)]
     stream.write(f'\n],\n"categories": [{", ".join(rows)}]}}\n'.encode())
+
+
+class NumberedBatch(NamedTuple):
+    """A batch with the numbers of its rows in the whole export."""
+
+    batch: Batch
+    first_image: int
+    first_object: int
+    categories: pa.Array  # of each object, from 1
+
+
+def number_batches(batches: Iterable[Batch], categories: dict[str, int]) -> Iterator[NumberedBatch]:
+    """The batches, numbered from 1; new labels are added to `categories`."""
+    first_image = 1
+    first_object = 1
+    for batch in batches:
+        numbers = number_categories(batch.objects["label"], categories)
+        yield NumberedBatch(batch, first_image, first_object, numbers)
+        first_image += len(batch.images)
+        first_object += len(batch.objects)
 
 
 def _write_items(stream: BinaryIO, rows: pa.Array, is_first: bool) -> None:
@@ -70,21 +95,20 @@ def number_categories(labels: pa.ChunkedArray, categories: dict[str, int]) -> pa
     return pa.array(numbers, pa.int32()).take(encoded.indices)
 
 
-def format_annotations(
-    batch: Batch, first_image: int, first_object: int, categories: dict[str, int], has_polygons: bool
-) -> pa.Array:
+def _format_annotations(numbered: NumberedBatch, has_polygons: bool) -> pa.Array:
     """A row of JSON for each object, with a comma and a line break before it."""
+    batch = numbered.batch
     objects = batch.objects
     n = len(objects)
     y0, x0 = objects["y0"], objects["x0"]
     height, width = pc.subtract(objects["y1"], y0), pc.subtract(objects["x1"], x0)
     return join_columns(
         ',\n{"id": ',
-        format_numbers(np.arange(first_object, first_object + n)),
+        format_numbers(np.arange(n) + numbered.first_object),
         ', "image_id": ',
-        format_numbers(pc.add(objects["image"], first_image)),
+        format_numbers(pc.add(objects["image"], numbered.first_image)),
         ', "category_id": ',
-        format_numbers(number_categories(objects["label"], categories)),
+        format_numbers(numbered.categories),
         ', "bbox": [',
         *(format_numbers(x0), ", ", format_numbers(y0), ", "),
         *(format_numbers(width), ", ", format_numbers(height)),
@@ -112,8 +136,7 @@ def _format_segmentations(batch: Batch, has_polygons: bool) -> pa.Array:
         return pa.nulls(len(counts), pa.string())
     if has_polygons:
         rings = trace_objects(batch.objects, batch.repeat("height_px").to_numpy()).drop_holes()
-        numbers = format_numbers(rings.points.ravel().astype(np.int64))
-        texts = join_columns("[", join_lists(numbers, 2 * rings.point_offsets, ", "), "]")
+        texts = join_columns("[", rings.join_points(("", ", ", "", ", ")), "]")
         polygons = join_columns(', "segmentation": [', join_lists(texts, rings.ring_offsets, ", "), "]")
         return pc.if_else(pc.is_valid(counts.combine_chunks()), polygons, pa.scalar(None, pa.string()))
     return pc.binary_join_element_wise(
@@ -128,9 +151,10 @@ def _format_segmentations(batch: Batch, has_polygons: bool) -> pa.Array:
     )
 
 
-def _format_images(batch: Batch, first: int, file_names: pa.Array) -> pa.Array:
+def _format_images(numbered: NumberedBatch, file_names: pa.Array) -> pa.Array:
     """A row of JSON for each image, with a comma and a line break before it."""
-    images = batch.images
+    images = numbered.batch.images
+    first = numbered.first_image
     return join_columns(
         ',\n{"id": ',
         format_numbers(np.arange(first, first + len(images))),

@@ -11,16 +11,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from emqa_dask.review.exports.batch import Batch
-from emqa_dask.review.exports.coco import DEFAULT_LABEL
+from emqa_dask.review.exports.coco import DEFAULT_LABEL, NumberedBatch, number_batches
 from emqa_dask.review.exports.outlines import decode_masks, find_row_lengths, trace_objects
 from emqa_dask.review.exports.texts import (
     escape_attribute,
     format_numbers,
     join_columns,
+    join_integers,
     join_lists,
     quote_texts,
     write_texts,
 )
+from emqa_dask.review.exports.threads import map_in_order
 from emqa_dask.uris import name_frame
 
 ATTRIBUTES = ("score", "object", "detector", "box", "diameter_nm")  # of an object
@@ -36,14 +38,20 @@ def write_cvat(batches: Iterable[Batch], stream: BinaryIO, has_polygons: bool = 
     """
     labels: dict[str, None] = {}
     n_images = 0
+
+    def format_batch(numbered: NumberedBatch) -> tuple[list[str], pa.Array]:
+        batch = numbered.batch
+        names = batch.objects["label"].combine_chunks().fill_null(DEFAULT_LABEL)
+        offsets = np.concatenate([[0], np.cumsum(batch.count_objects())])
+        objects = join_lists(_format_objects(batch, names, has_polygons), offsets, "")
+        images = _format_images(batch, numbered.first_image - 1)
+        return pc.unique(names).to_pylist(), join_columns(images, objects, "  </image>\n")
+
     with tempfile.TemporaryFile() as rows:
-        for batch in batches:
-            names = batch.objects["label"].combine_chunks().fill_null(DEFAULT_LABEL)
-            labels |= dict.fromkeys(pc.unique(names).to_pylist())
-            offsets = np.concatenate([[0], np.cumsum(batch.count_objects())])
-            objects = join_lists(_format_objects(batch, names, has_polygons), offsets, "")
-            write_texts(rows, join_columns(_format_images(batch, n_images), objects, "  </image>\n"))
-            n_images += len(batch.images)
+        for names, texts in map_in_order(format_batch, number_batches(batches, {})):
+            labels |= dict.fromkeys(names)
+            n_images += len(texts)
+            write_texts(rows, texts)
         stream.write(_format_head(list(labels), n_images).encode())
         rows.seek(0)
         shutil.copyfileobj(rows, stream)
@@ -123,7 +131,7 @@ def _format_masks(batch: Batch) -> pa.Array:
     """Attributes of each mask: run lengths along the rows of its box."""
     runs, offsets = decode_masks(batch.objects["mask_rle"], batch.repeat("height_px").to_numpy())
     lengths, length_offsets, boxes = find_row_lengths(runs, offsets)
-    texts = join_lists(format_numbers(lengths), length_offsets, ", ")
+    texts = join_integers(lengths[:, None], length_offsets, ("", "", "", ", "))
     top, left = (format_numbers(column) for column in boxes.T[:2].copy())
     height, width = (format_numbers(column) for column in boxes.T[2:].copy())
     return join_columns(
@@ -134,5 +142,4 @@ def _format_masks(batch: Batch) -> pa.Array:
 def _format_polygons(batch: Batch) -> pa.Array:
     """Attribute of each polygon."""
     rings = trace_objects(batch.objects, batch.repeat("height_px").to_numpy()).select_largest()
-    x, y = (format_numbers(column) for column in rings.points.T.copy())
-    return join_columns(' points="', rings.join_points(join_columns(x, ",", y), ";"), '"')
+    return join_columns(' points="', rings.join_points(("", ",", "", ";")), '"')

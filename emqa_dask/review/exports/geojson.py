@@ -11,6 +11,7 @@ from emqa_dask.review.exports.batch import Batch
 from emqa_dask.review.exports.coco import DEFAULT_LABEL
 from emqa_dask.review.exports.outlines import Rings, trace_objects
 from emqa_dask.review.exports.texts import format_numbers, join_columns, join_lists, quote_texts, write_texts
+from emqa_dask.review.exports.threads import map_in_order
 
 
 def write_geojson(batches: Iterable[Batch], stream: BinaryIO) -> None:
@@ -21,8 +22,7 @@ def write_geojson(batches: Iterable[Batch], stream: BinaryIO) -> None:
     """
     stream.write(b'{"type": "FeatureCollection", "features": [')
     is_first = True
-    for batch in batches:
-        rows = _format_features(batch)
+    for rows in map_in_order(_format_features, batches):
         if is_first and len(rows):
             stream.write(rows[0].as_py()[1:].encode())
             rows = rows.slice(1)
@@ -80,6 +80,5 @@ def _format_geometries(rings: Rings) -> pa.Array:
 def _join_rings(rings: Rings, separator: str = ", ") -> pa.Array:
     """The closed rings of each object: [[x, y], ...], with `separator` between them."""
     closed = rings.close()
-    x, y = (format_numbers(column) for column in closed.points.T.copy())
-    texts = join_columns("[", closed.join_points(join_columns("[", x, ", ", y, "]"), ", "), "]")
+    texts = join_columns("[", closed.join_points(("[", ", ", "]", ", ")), "]")
     return join_lists(texts, closed.ring_offsets, separator)

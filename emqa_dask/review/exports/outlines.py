@@ -8,7 +8,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from emqa_dask.mask_runs import decode_objects
-from emqa_dask.review.exports.texts import join_lists
+from emqa_dask.review.exports.texts import format_numbers, join_columns, join_integers, join_lists
 
 NORTH = 0  # directions in which an outline goes on, clockwise; north is towards the first row
 EAST = 1
@@ -52,9 +52,12 @@ class Rings(NamedTuple):
         points = np.repeat(self.point_offsets[:-1], lengths + 1) + np.where(is_end, 0, positions)
         return self._replace(points=self.points[points], point_offsets=offsets)
 
-    def join_points(self, texts: pa.Array, separator: str) -> pa.Array:
-        """The texts of the points of each ring, joined."""
-        return join_lists(texts, self.point_offsets, separator)
+    def join_points(self, form: tuple[str, str, str, str]) -> pa.Array:
+        """The points of each ring as one text; `form` as for texts.join_integers()."""
+        if (self.points % 1 == 0).all():
+            return join_integers(self.points, self.point_offsets, form)
+        x, y = (format_numbers(column) for column in self.points.T.copy())
+        return join_lists(join_columns(form[0], x, form[1], y, form[2]), self.point_offsets, form[3])
 
 
 def decode_masks(counts: pa.ChunkedArray, heights: NDArray) -> tuple[NDArray, NDArray]:
