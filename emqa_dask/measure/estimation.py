@@ -83,9 +83,10 @@ def estimate_ratio(
     true_totals: (n, 2), numerator and denominator of each reviewed image by its labels. predicted_totals: (N, 2), the
     same by the detections of each image of the group; without them the labels alone count. The weight of the
     detections is the one of least variance. The variance is the jackknife's, in which the weight is fitted anew, with
-    a finite-population correction; the interval is computed on the logarithm, so that it is positive, with Student's
-    t for the degrees of freedom that the kurtosis leaves. NaN without a denominator, and for the interval where the
-    labels do not vary.
+    a finite-population correction. The interval is computed on the logarithm, so that it is positive, with Student's
+    t for the degrees of freedom that the kurtosis leaves. The end towards which the images are skewed lies farther
+    away, by the first term of the Edgeworth expansion (Hall 1992); the other end is not moved inwards. The value is
+    NaN without a denominator, and the interval where the labels do not vary.
     """
     n_labels = len(design.reviewed)
     control = np.zeros(n_labels)
@@ -186,10 +187,23 @@ def _find_interval(design: Design, solution: Solution, level: float) -> Estimate
     n_degrees = n_labels - len(sizes) - solution.is_tuned
     if not error > 0 or n_degrees < 1:
         return estimate
-    excess = float(stats.kurtosis(deviations, bias=False)) if len(sizes) == 1 and n_labels > 3 else 0.0
+    is_single = len(sizes) == 1 and n_labels > 3  # of several strata each has too few labels for these moments
+    excess = float(stats.kurtosis(deviations, bias=False)) if is_single else 0.0
+    skewness = _compute_skewness(design, solution) if is_single else 0.0
     degrees = reduce_degrees(variances, sizes, excess) * n_degrees / (n_labels - len(sizes))
-    low, high = span_interval(solution.ratio, stats.t.ppf((1 + level) / 2, degrees) * error)
+    probability = (1 + level) / 2
+    margin = stats.t.ppf(probability, degrees)
+    shift = skewness * (2 * stats.t.ppf(probability, n_degrees) ** 2 + 1) / (6 * np.sqrt(n_labels))
+    low, high = span_interval(solution.ratio, (margin + max(-shift, 0)) * error, (margin + max(shift, 0)) * error)
     return estimate._replace(low=low, high=high, degrees_of_freedom=degrees)
+
+
+def _compute_skewness(design: Design, solution: Solution) -> float:
+    """Skewness of the influence of each reviewed image on the logarithm of the ratio; 0 for a ratio of 0 or less."""
+    if not (solution.ratio > 0 and (solution.deletions > 0).all()):
+        return 0.0
+    influences = -np.log(solution.deletions / solution.ratio) * np.sqrt(1 - design.probabilities)
+    return float(stats.skew(influences, bias=False))
 
 
 def reduce_degrees(variances: NDArray[np.float64], sizes: NDArray[np.int64], excess: float) -> float:
@@ -202,12 +216,15 @@ def reduce_degrees(variances: NDArray[np.float64], sizes: NDArray[np.int64], exc
     return float(2 * variances.sum() ** 2 / (variances[is_varied] ** 2 @ relative))
 
 
-def span_interval(value: float, half_width: float) -> tuple[float, float]:
-    """The interval of a positive quantity: symmetric on the logarithm. An estimate of 0 or less: from 0 on."""
+def span_interval(value: float, margin_low: float, margin_high: float) -> tuple[float, float]:
+    """The ends of an interval of a positive quantity, `margin_low` below and `margin_high` above it.
+
+    The margins hold on the logarithm, to first order. An estimate of 0 or less has an interval from 0 on.
+    """
     if value > 0:
-        factor = np.exp(min(half_width / value, 700.0))  # 700: exp() is finite
-        return float(value / factor), float(value * factor)
-    return 0.0, float(max(value + half_width, 0.0))
+        low_ratio, high_ratio = (np.exp(min(margin / value, 700.0)) for margin in (margin_low, margin_high))
+        return float(value / low_ratio), float(value * high_ratio)  # 700: exp() is finite
+    return 0.0, float(max(value + margin_high, 0.0))
 
 
 def count_further_labels(design: Design) -> int:

@@ -51,8 +51,11 @@ def test_without_detections_equals_textbook_ratio_and_mean():
     assert estimate.standard_error == pytest.approx(np.sqrt((1 - 5 / 12) * sample.var(ddof=1) / 5))
     excess = stats.kurtosis(sample, bias=False)
     degrees = 2 / (2 / 4 + max(excess, 0) / 5)
-    margin = stats.t.ppf(0.975, degrees) * estimate.standard_error / sample.mean()
-    assert (estimate.low, estimate.high) == pytest.approx(sample.mean() * np.exp([-margin, margin]))
+    influences = [-np.log(np.delete(sample, k).mean()) for k in range(5)]
+    shift = stats.skew(influences, bias=False) * (2 * stats.t.ppf(0.975, 4) ** 2 + 1) / (6 * np.sqrt(5))
+    margins = stats.t.ppf(0.975, degrees) + np.array([max(-shift, 0), max(shift, 0)])
+    ends = sample.mean() * np.exp(margins * [-1, 1] * estimate.standard_error / sample.mean())
+    assert (estimate.low, estimate.high) == pytest.approx(ends)
 
 
 def test_delete_one_ratios_equal_plain_steps_with_probabilities():
@@ -193,8 +196,8 @@ def test_heavy_tails_reduce_degrees_of_freedom():
     assert reduce_degrees(np.array([3.0]), np.array([11]), 6.0) == pytest.approx(2 / (2 / 10 + 6 / 11))
     # Satterthwaite by hand: (1 + 3)^2 / (1 / 4 + 9 / 2)
     assert reduce_degrees(np.array([1.0, 3.0, 0.0]), np.array([5, 3, 1]), 0.0) == pytest.approx(16 / 4.75)
-    assert span_interval(2.0, 2 * np.log(2)) == pytest.approx((1, 4))
-    assert span_interval(-1.0, 3.0) == (0, 2)
+    assert span_interval(2.0, 2 * np.log(2), 2 * np.log(3)) == pytest.approx((1, 6))
+    assert span_interval(-1.0, 3.0, 3.0) == (0, 2)
 
 
 def test_intervals_cover_truth_with_and_without_probabilities():

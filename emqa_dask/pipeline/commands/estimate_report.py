@@ -26,11 +26,10 @@ def describe_group(name: str, images: pd.DataFrame, rows: list[dict]) -> Iterato
     yield from _describe_pixel_sizes(images[cover.eq("")])
     for row in rows:
         yield f"  {TITLES[row['quantity']]}: {_describe_row(row)}"
-    first = rows[0]
-    if first["assumption"]:
-        yield f"  assumption: {first['assumption']}"
-    if first["n_further_labels"]:
-        yield f"  {first['n_further_labels']:,} further labels would halve the intervals"
+    for assumption in dict.fromkeys(row["assumption"] for row in rows if row["assumption"]):
+        yield f"  assumption: {assumption}"
+    if n_further := max(row["n_further_labels"] or 0 for row in rows):
+        yield f"  {n_further:,} further labels would halve the intervals"
 
 
 def _describe_pixel_sizes(images: pd.DataFrame) -> Iterator[str]:
