@@ -12,6 +12,7 @@ import pandas as pd
 from markupsafe import Markup
 from numpy.typing import NDArray
 
+from emqa_dask.report import sample_section
 from emqa_dask.report.classifier_counts import ClassifierSection
 from emqa_dask.report.classifier_section import fill_section
 from emqa_dask.report.figures import draw_distributions
@@ -53,6 +54,7 @@ def render_page(
     classes: ClassifierSection | None = None,
     maps: Mapping[str, str] | None = None,
     details: Mapping[str, Sequence] | None = None,
+    samples: pd.DataFrame | None = None,
 ) -> Iterator[str]:
     """HTML of the page, piece by piece: counts, figures and failures of all rows, and a table of the rows in `triage`.
 
@@ -62,14 +64,14 @@ def render_page(
     seconds (stage -> s), versions (name -> version), settings (TOML text), models (name -> figure), failures
     (tables.FAILURES); any other entry is shown as it is. `rules` are the rules of the verdicts, each with code, verdict
     and meaning. `classes` adds the results of a classifier: a section, columns of the table, and `maps` of its entropy
-    by micrograph_id (see overlays.encode_entropy_maps); with None nothing of it is in the page. `details` are further
-    pairs of label and text in the view of an image, by micrograph_id.
+    by micrograph_id (see overlays.encode_entropy_maps). `details` are further pairs of label and text in the view of
+    an image, by micrograph_id. `samples` (tables.SAMPLES) adds a section with the results of their trusted images.
     Every text is escaped, and the page's policy forbids it to load anything and to run any other script than its own.
     Without rows the page says that there are none.
     """
     sources = {name: files("emqa_dask.report").joinpath(name).read_text("utf-8") for name in _SOURCES}
     columns = list_columns(triage, boxes, jpegs, rules) | {"details": list_details(triage, details or {})}
-    columns |= {"trust_f1": settings.trust_f1, "trust_probability": settings.trust_probability}
+    columns |= {name: getattr(settings, name) for name in ("trust_f1", "trust_probability")}
     section = None
     if classes:
         columns |= list_class_columns_and_maps(triage, maps or {})
@@ -84,6 +86,7 @@ def render_page(
         reasons=_list_reasons(overview.reasons, rules),
         figures=draw_distributions(read_column, overview.verdict_codes, settings),
         classes=section,
+        samples=sample_section.fill_section(samples),
         rules=rules,
         labels={**LABELS, "note": "No change"},
         n_rows=overview.n_rows,

@@ -33,7 +33,7 @@ def draw_trend(times: pd.DataFrame, label: str, reference: float = np.nan) -> Ma
     start, end = (times[name].to_numpy().astype(unit).astype(float) for name in ("start", "end"))
     first = start.min()
     last = end.max()
-    bottom, top, ticks = _choose_scale(period_statistics, reference)
+    bottom, top, ticks = choose_scale(period_statistics, reference)
 
     def to_x(value):
         return LEFT + (WIDTH - LEFT - RIGHT) * (value - first) / (last - first)
@@ -41,7 +41,7 @@ def draw_trend(times: pd.DataFrame, label: str, reference: float = np.nan) -> Ma
     def to_y(value):
         return HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * (value - bottom) / (top - bottom)
 
-    parts = [part for tick in ticks for part in _draw_tick(tick, to_y(tick))]
+    parts = [part for tick in ticks for part in draw_tick(tick, to_y(tick))]
     names = _name_stretches(times, is_dated)
     columns = (to_x(start), to_x(end), to_y(period_statistics), period_statistics, times["n"], *names)
     parts += [_draw_period(*row) for row in zip(*columns, strict=True)]
@@ -56,7 +56,7 @@ def draw_trend(times: pd.DataFrame, label: str, reference: float = np.nan) -> Ma
     return Markup(head + "".join(parts) + "</svg>")
 
 
-def _draw_tick(tick: float, y: float) -> tuple[str, str]:
+def draw_tick(tick: float, y: float) -> tuple[str, str]:
     """Grid line and label of one value of the vertical axis."""
     line = f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
     text = f'<text class="tick" x="{LEFT - 5}" y="{y + 3:.1f}" text-anchor="end">{tick:,.4g}</text>'
@@ -99,7 +99,7 @@ def draw_sparkline(counts: NDArray, edges: NDArray, high: float, label: str) -> 
     return Markup(f"{head}<title>{name}</title>{''.join(parts)}{axis}</svg>")
 
 
-def _choose_scale(period_statistics: NDArray, reference: float) -> tuple[float, float, NDArray]:
+def choose_scale(period_statistics: NDArray, reference: float) -> tuple[float, float, NDArray]:
     """Lower and upper end of the vertical axis, and three to six round numbers between them."""
     low = period_statistics[:, 1].min()
     high = period_statistics[:, 2].max()

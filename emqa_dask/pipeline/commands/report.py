@@ -50,10 +50,10 @@ def report(
         execute = None
     overview, classes = _write_tables(workspace, settings, run_facts.failures, execute)
     section = write_sessions(workspace, settings, classes)
-    write_samples(workspace, settings)
+    samples = write_samples(workspace, settings)
     facts = run_facts._asdict() | collect_facts(workspace, source, settings)
     with files.write_whole(workspace.report_page) as stream:
-        for text in render_page(workspace, overview, settings, facts, section):
+        for text in render_page(workspace, overview, settings, facts, section, samples):
             stream.write(text.encode())
     record = {name: facts[name] for name in ("command", "archive", "started", "seconds", "versions")}
     record |= {

@@ -57,7 +57,12 @@ def write_sessions(workspace: Workspace, settings: Settings, classes: Classifier
 
 
 def render_page(
-    workspace: Workspace, overview: Overview, settings: Settings, facts: dict, section: ClassifierSection | None
+    workspace: Workspace,
+    overview: Overview,
+    settings: Settings,
+    facts: dict,
+    section: ClassifierSection | None,
+    samples: pd.DataFrame,
 ) -> Iterator[str]:
     """The page in pieces. Reads one column of the triage table at a time, and the shown rows."""
 
@@ -81,6 +86,7 @@ def render_page(
         section,
         page_images.entropy_maps,
         page_images.details,
+        samples,
     )
 
 

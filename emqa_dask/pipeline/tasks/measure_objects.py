@@ -5,7 +5,6 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from emqa_dask import tables
 from emqa_dask.measure import micrograph
 from emqa_dask.measure.micrograph import Field, Objects
 from emqa_dask.pipeline.workspace.stages import SCHEMAS, list_run_folders
@@ -16,15 +15,16 @@ from emqa_dask.store.layout import Workspace
 
 MEASUREMENT_TABLES = ("measurements", "sizes")  # tables that the stage makes
 DETECTION_COLUMNS = ["micrograph_id", "detector", "score", *micrograph.COLUMNS]
+FIELD_COLUMNS = ["micrograph_id", "height_px", "width_px", "nm_per_pixel", "nm_per_pixel_y"]
 EVIDENCE_COLUMNS = ["micrograph_id", "detector", "score_floor"]
 
 
 def measure_partitions(
     workspace: Workspace, rows: pd.DataFrame, settings: Settings, names: Sequence[str]
-) -> dict[str, pd.DataFrame]:
-    """The tables MEASUREMENT_TABLES of partitions `names`: of every micrograph and detector with evidence.
+) -> dict[str, list[dict]]:
+    """Rows of MEASUREMENT_TABLES of partitions `names`: of every micrograph and detector with evidence.
 
-    `rows`: their micrographs, with micrograph_id, height_px, width_px, nm_per_pixel and nm_per_pixel_y.
+    `rows`: their micrographs, with FIELD_COLUMNS.
     """
     folders = list_run_folders(settings)
     columns = {"evidence": EVIDENCE_COLUMNS, "detections": DETECTION_COLUMNS}
@@ -36,11 +36,11 @@ def measure_partitions(
 
 def measure_detections(
     evidence: pd.DataFrame, detections: pd.DataFrame, rows: pd.DataFrame, settings: Measure
-) -> dict[str, pd.DataFrame]:
-    """The tables MEASUREMENT_TABLES of the micrographs `rows`, in the order of `evidence`."""
+) -> dict[str, list[dict]]:
+    """Rows of MEASUREMENT_TABLES of the micrographs `rows`, in the order of `evidence`."""
     fields = {
-        row.micrograph_id: Field((row.height_px, row.width_px), row.nm_per_pixel, row.nm_per_pixel_y)
-        for row in rows.itertuples(index=False)
+        micrograph_id: Field((height, width), x, y)
+        for micrograph_id, height, width, x, y in zip(*(rows[name] for name in FIELD_COLUMNS), strict=True)
     }
     keys = ["micrograph_id", "detector"]
     positions = detections.groupby(keys, sort=False).indices
@@ -54,7 +54,7 @@ def measure_detections(
         ids = {"micrograph_id": micrograph_id, "detector": detector}
         for table, table_rows in zip(MEASUREMENT_TABLES, image_rows, strict=True):
             new_rows[table] += [ids | row for row in table_rows]
-    return {table: tables.conform(new_rows[table], SCHEMAS[table]).to_pandas() for table in MEASUREMENT_TABLES}
+    return new_rows
 
 
 def make_measurements_together(
@@ -68,7 +68,8 @@ def make_measurements_together(
     folders = list_run_folders(settings)
     names = list(dict.fromkeys(rows["partition"]))
     partition_names = dict(zip(rows["micrograph_id"], rows["partition"], strict=True))
-    for table, table_rows in measure_partitions(workspace, rows, settings, names).items():
+    for table, new_rows in measure_partitions(workspace, rows, settings, names).items():
+        table_rows = pd.DataFrame(new_rows, columns=SCHEMAS[table].names)
         row_names = table_rows["micrograph_id"].map(partition_names)
         parts.write_parts(workspace.uri, folders[table], table_rows, row_names, names, SCHEMAS[table])
     return {"stages": {"measure": time.perf_counter() - started}, "n_images": len(rows)}
