@@ -9,6 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from emqa_dask import tables
+from emqa_dask.uris import name_frame
 
 TONE_BYTES = 256  # of a signature (see featurise.signature): 16 x 16 coarse tones
 SIGN_BYTES = 512  # of a signature: 64 x 64 signs of the fine detail in the middle
@@ -54,11 +55,6 @@ def flag_duplicates(micrographs: pd.DataFrame, features: pd.DataFrame) -> pd.Dat
     flags = [describe_copy(agreement[k], name) for k, name in zip(copy_rows, names, strict=True)]
     ids = rows["micrograph_id"].to_numpy(object)[copy_rows]
     return tables.conform([{"micrograph_id": name} | flag for name, flag in zip(ids, flags)], tables.FLAGS).to_pandas()
-
-
-def name_frame(uri: str, frame: int) -> str:
-    """The file's path, with the frame unless it is the first."""
-    return f"{uri} (frame {frame})" if frame else uri
 
 
 def describe_copy(agreement: float, original: str) -> dict:

@@ -158,6 +158,8 @@ def test_content_and_base_name_tell_the_micrograph(tmp_path):
         ("a.xml", cvat('<polyline label="l" points="1,1;2,2"/>'), "polyline 1 of image 'day/a.tif' is a polyline"),
         ("a.xml", cvat('<mask label="l" rle="3" left="1" top="1" width="2" height="2"/>'), "run lengths of 3 px"),
         ("a.xml", cvat("").replace("50", "60"), "'day/a.tif' is 40 x 50 px, labelled as 40 x 60"),
+        ("a.xml", cvat('<ellipse label="l" cx="9" cy="9" rx="1e5" ry="1e5"/>'), r"covers 20000\d x 20000\d px"),
+        ("a.xml", cvat('<ellipse label="l" cx="9" cy="9" rx="1e9" ry="1"/>'), "has rx '1e9': a number of pixels"),
         ("a.xml", "<svg/>", "not a file of CVAT: its first element is svg"),
         ("a.json", via({"name": "circle", "cx": 45, "cy": 15, "r": 9}), "'a.tif' is 40 x 50 px, and its object at"),
         ("a.json", via({"name": "rect", "x": "?"}), "region 0 of image 'a.tif' has x '\\?': a number of pixels"),

@@ -1,6 +1,7 @@
 """emqa export: the detections of a run in the format of another tool, partition by partition."""
 
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -98,5 +99,9 @@ def _write_folder(target: Path, write: Callable[[Path], None]) -> None:
         number += 1
         partial = target.parent / f".{target.name}.{number}.partial"
     partial.mkdir(parents=True)
-    write(partial)
-    os.rename(partial, target)
+    try:
+        write(partial)
+        os.rename(partial, target)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise

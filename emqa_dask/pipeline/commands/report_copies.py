@@ -14,6 +14,7 @@ from emqa_dask.settings import Flags
 from emqa_dask.store.spill import SpillFile
 from emqa_dask.triage import duplicates
 from emqa_dask.triage.rows import FILE_FRAME
+from emqa_dask.uris import name_frame
 
 KEY = ("uri", "frame")
 INDEX_NAMES = ("signature", "pixels", "content", "shape", "acquisition_group")  # columns of COLLECTED_ROWS
@@ -129,11 +130,11 @@ def _check_unique(rows: pa.Table) -> None:
     repeated = np.flatnonzero(pc.and_(*is_repeated))
     if len(repeated):
         key = (rows[name][int(repeated[0])].as_py() for name in KEY)
-        raise ValueError(f"micrograph {duplicates.name_frame(*key)!r} occurs twice in the ledger")
+        raise ValueError(f"micrograph {name_frame(*key)!r} occurs twice in the ledger")
 
 
 def _name_frames(rows: pa.Table) -> pa.ChunkedArray:
-    """duplicates.name_frame() of every row."""
+    """uris.name_frame() of every row."""
     suffix = pc.binary_join_element_wise(" (frame ", rows["frame"].cast(pa.string()), ")", "")
     frame_names = pc.binary_join_element_wise(rows["uri"], suffix, "")
     return pc.if_else(pc.equal(rows["frame"], 0), rows["uri"], frame_names)

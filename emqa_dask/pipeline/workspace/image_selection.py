@@ -14,7 +14,7 @@ from emqa_dask.pipeline.workspace import micrograph_ledger
 from emqa_dask.pipeline.workspace.stages import list_run_folders
 from emqa_dask.review.exports.batch import IMAGE_COLUMNS, OBJECT_COLUMNS, Batch
 from emqa_dask.settings import Settings
-from emqa_dask.store import digests, files, parts
+from emqa_dask.store import digests, files, marker, parts
 from emqa_dask.store.digests import DigestSet
 from emqa_dask.store.layout import Workspace
 
@@ -30,6 +30,9 @@ class Query(NamedTuple):
 
     def iterate_rows(self, workspace: Workspace, columns: Collection[str]) -> Iterator[pd.DataFrame]:
         """The rows, with `columns` and verdict."""
+        if not files.exists(workspace.triage):
+            report = marker.format_command("report", workspace.uri)
+            raise ValueError(f"{files.redact(workspace.uri)} has no verdicts: run {report} first")
         names = list(dict.fromkeys([*columns, "verdict", "reasons"]))
         row_filter = ("verdict", self.verdicts) if self.verdicts else None
         for rows in parts.iterate_table(workspace.triage, tables.TRIAGE, names, row_filter=row_filter):

@@ -9,7 +9,15 @@ from emqa_dask.coco.masks import Mask
 from emqa_dask.review.labels.collection import LabelCollection
 from emqa_dask.review.labels.micrograph import LabelledMicrograph
 from emqa_dask.review.labels.parsing import parse_number, parse_points, parse_size
-from emqa_dask.review.labels.shapes import Outline, make_box, make_ellipse, make_mask, make_point, make_polygons
+from emqa_dask.review.labels.shapes import (
+    MAX_MASK_PX,
+    Outline,
+    make_box,
+    make_ellipse,
+    make_mask,
+    make_point,
+    make_polygons,
+)
 from emqa_dask.uris import parse_frame_name
 
 SHAPES = ("box", "ellipse", "polygon", "mask", "points", "polyline", "cuboid", "skeleton")
@@ -94,8 +102,8 @@ def _decode_mask(element: ElementTree.Element) -> Mask | None:
     """The mask of CVAT's run lengths along the rows of its box; ValueError unless they fill the box."""
     top, left = (int(parse_number(element.attrib, key)) for key in ("top", "left"))
     height, width = (int(parse_number(element.attrib, key)) for key in ("height", "width"))
-    lengths = [int(parse_number({"rle": text}, "rle")) for text in element.get("rle", "").split(",")]
-    if min(height, width) < 1 or sum(lengths) != height * width or min(lengths) < 0:
+    lengths = [int(parse_number({"rle": text}, "rle", MAX_MASK_PX)) for text in element.get("rle", "").split(",")]
+    if min(height, width) < 1 or height * width > MAX_MASK_PX or sum(lengths) != height * width or min(lengths) < 0:
         raise ValueError(f"has run lengths of {sum(lengths)} px in a box of {width} x {height} px")
     pixels = np.repeat(np.arange(len(lengths)) % 2 == 1, lengths).reshape(height, width)
     return (top, left, pixels) if pixels.any() else None

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from emqa_dask.coco.values import format_value
+from emqa_dask.coco.values import MAX_SIDE_PX, format_value
 
 LABEL_KEYS = ("label", "class", "name", "type", "category")  # of an attribute that is the object's class, in this order
 
@@ -21,14 +21,14 @@ def parse_json(text: str, path: str | Path) -> object:
         raise ValueError(f"{path}: not JSON ({error}): export it again") from error
 
 
-def parse_number(values: Mapping, key: str) -> float:
-    """A finite number under `key`, also one in a text; ValueError says what is there."""
+def parse_number(values: Mapping, key: str, limit: float = MAX_SIDE_PX) -> float:
+    """A number under `key`, also one in a text, of at most `limit`; ValueError says what is there."""
     value = values.get(key)
     try:
         number = math.nan if value is None or isinstance(value, bool) else float(value)
     except (ValueError, TypeError, OverflowError):
         number = math.nan
-    if not math.isfinite(number):
+    if not abs(number) <= limit:
         raise ValueError(f"has {key} {format_value(value)}: a number of pixels")
     return number
 

@@ -14,6 +14,7 @@ from emqa_dask.coco.masks import Mask
 from emqa_dask.mask_runs import decode_objects, draw_runs, find_runs, measure_objects
 
 N_ELLIPSE_CORNERS = 72  # of the polygon whose pixels are those of an ellipse: 0.1 % of the radius off
+MAX_MASK_PX = 2**28  # of the box of an outline, whose pixels are drawn: those of an image of 16,384 x 16,384 px
 TOLERANCE_PX = 1.0  # by which an outline may reach out of its image, as rounded coordinates do
 
 
@@ -78,6 +79,8 @@ def draw_polygons(polygons: Sequence[NDArray]) -> Mask | None:
     points = np.concatenate(polygons)
     x0, y0 = np.floor(points.min(axis=0)).astype(int).tolist()
     width, height = (np.ceil(points.max(axis=0)).astype(int) - (x0, y0) + 1).tolist()
+    if height * width > MAX_MASK_PX:
+        raise ValueError(f"covers {height} x {width} px: no object is so large")
     flat_polygons = [(polygon - (x0, y0)).ravel().tolist() for polygon in polygons]
     counts = coco_mask.merge(coco_mask.frPyObjects(flat_polygons, height, width))["counts"]
     text = np.frombuffer(counts, np.uint8)
