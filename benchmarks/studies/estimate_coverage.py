@@ -16,6 +16,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from emqa_dask.measure.estimation import Design, Estimate, define_simple_design, estimate_ratio
+from emqa_dask.measure.estimation_quantiles import estimate_quantile
 from emqa_dask.measure.estimation_swelling import estimate_swelling
 
 N_IMAGES = 2000
@@ -26,6 +27,7 @@ DIAMETER_NM = 10.0  # mean
 AREA_NM2 = 4e4  # of an image of the lower magnification
 THICKNESS_NM = 100.0
 TOTALS = {"density": (0, 3), "mean diameter": (1, 0), "swelling": (2, 4)}  # columns of numerator and denominator
+QUANTILES = {"10 % quantile": 0.1, "median": 0.5, "90 % quantile": 0.9}  # of the number of objects per image
 
 
 class Archive(NamedTuple):
@@ -95,7 +97,10 @@ def draw_design(rng: np.random.Generator, archive_size: int, n_reviewed: int, si
 def estimate_quantity(
     quantity: str, design: Design, true_totals: NDArray, predicted_totals: NDArray | None
 ) -> Estimate:
-    """One of TOTALS; true_totals: (n, 5), predicted_totals: (N, 5)."""
+    """One of TOTALS or QUANTILES; true_totals: (n, 5), predicted_totals: (N, 5)."""
+    if quantity in QUANTILES:
+        predicted_numbers = None if predicted_totals is None else predicted_totals[:, 0]
+        return estimate_quantile(design, true_totals[:, 0], QUANTILES[quantity], predicted_numbers)
     columns = list(TOTALS[quantity])
     predicted = None if predicted_totals is None else predicted_totals[:, columns]
     function = estimate_swelling if quantity == "swelling" else estimate_ratio
@@ -111,25 +116,29 @@ def run_repetitions(n_repetitions: int, detector: str, seed: int) -> pd.DataFram
         for selection, n_reviewed in ((s, n) for s in ("random", "unequal") for n in N_REVIEWED):
             sizes = archive.predicted_totals[:, 0] if selection == "unequal" else None
             design = draw_design(rng, N_IMAGES, n_reviewed, sizes)
-            for quantity in TOTALS:
+            for quantity in (*TOTALS, *QUANTILES):
                 key = {"detector": detector, "selection": selection, "n_reviewed": n_reviewed, "quantity": quantity}
                 rows.append({**key, "repetition": repetition, "f1": archive.f1} | _compare(quantity, design, archive))
     return pd.DataFrame(rows)
 
 
 def _compare(quantity: str, design: Design, archive: Archive) -> dict[str, float]:
-    """Whether intervals with and without detections contain the truth, and their lengths relative to it."""
+    """Whether intervals with and without detections contain the truth, and their lengths relative to it.
+
+    An open end (NaN) of a quantile's interval contains everything; the length is NaN.
+    """
     everything = define_simple_design(len(archive.true_totals), np.arange(len(archive.true_totals)))
     truth = estimate_quantity(quantity, everything, archive.true_totals, None).value
+    scale = max(truth, 1.0) if quantity in QUANTILES else truth  # a tenth of the images may have no object
     reviewed_totals = archive.true_totals[design.reviewed]
     estimate = estimate_quantity(quantity, design, reviewed_totals, archive.predicted_totals)
     labels_alone = estimate_quantity(quantity, design, reviewed_totals, None)
     return {
-        "is_covered": estimate.low <= truth <= estimate.high,
-        "width": (estimate.high - estimate.low) / truth,
-        "is_covered_by_labels": labels_alone.low <= truth <= labels_alone.high,
-        "labels_width": (labels_alone.high - labels_alone.low) / truth,
-        "error": estimate.value / truth - 1,
+        "is_covered": not (estimate.low > truth or estimate.high < truth),
+        "width": (estimate.high - estimate.low) / scale,
+        "is_covered_by_labels": not (labels_alone.low > truth or labels_alone.high < truth),
+        "labels_width": (labels_alone.high - labels_alone.low) / scale,
+        "error": (estimate.value - truth) / scale,
     }
 
 

@@ -35,9 +35,10 @@ def estimate_quantile(
         ranks = np.searchsorted(np.sort(predicted_values), predicted_quantiles, side="right") / design.n_images
         control = (predicted_values[design.reviewed][:, None] <= predicted_quantiles) - ranks
     center = int(np.argmax(shares >= probability - 1e-9))
-    tuning, unexplained = _tune(design, is_below[:, center].astype(np.float64), control[:, center])
+    # Twice the images on the rarer side of the quantile: they decide how much labels and detections tell.
+    n_effective = 4 * probability * (1 - probability) / (weights @ weights)
+    tuning, variance = _tune(design, is_below[:, center], control[:, center], probability, n_effective)
     shares = np.maximum.accumulate(shares - tuning * (weights @ control))
-    variance = ((1 - design.probabilities) * weights**2).sum() * probability * (1 - probability) * unexplained
     degrees = n_labels - n_strata - (tuning != 0)
     estimate = Estimate(
         _find_quantile(values, shares, probability), np.nan, np.nan, np.nan, n_labels, float(degrees), tuning
@@ -55,20 +56,29 @@ def _find_quantile(values: NDArray[np.float64], shares: NDArray[np.float64], pro
     return float(values[np.argmax(is_reached)]) if is_reached.any() and probability <= 1 else np.nan
 
 
-def _tune(design: Design, indicators: NDArray[np.float64], control: NDArray[np.float64]) -> tuple[float, float]:
-    """The weight of the detections with the least variance, and the share of the variance that they do not explain."""
-    residuals = indicators.copy()
-    deviations = control.copy()
+def _tune(
+    design: Design, is_below: NDArray[np.bool_], control: NDArray[np.float64], probability: float, n_effective: float
+) -> tuple[float, float]:
+    """The weight of the detections with the least variance, and the variance of the share that it leaves.
+
+    is_below: (n,) whether an image is at or below the quantile. Without detections the variance is that of the weighted
+    images, or of a share `probability` of any images if this is larger.
+    """
+    residuals = is_below - probability
+    squared_weights = (design.weights / design.n_images) ** 2 * (1 - design.probabilities)
+    total = max(squared_weights @ residuals**2, squared_weights.sum() * probability * (1 - probability))
+    deviations = np.zeros(len(control))
+    centered = np.zeros(len(control))
     for stratum in np.unique(design.strata):
         is_member = design.strata == stratum
-        residuals[is_member] -= residuals[is_member].mean()
-        deviations[is_member] -= deviations[is_member].mean()
-    variance_weights = design.weights**2 * (1 - design.probabilities)
-    total = variance_weights @ residuals**2
-    explained = variance_weights @ deviations**2
-    if not (total > 0 and explained > 0):
-        return 0.0, 1.0
-    product = variance_weights @ (residuals * deviations)
-    # Two more labels that the detections do not explain: few labels may agree with them by chance.
-    n_labels = len(indicators)
-    return float(product / explained), 1 - product**2 / (total * explained) * n_labels / (n_labels + 2)
+        member_weights = squared_weights[is_member] if squared_weights[is_member].any() else None
+        deviations[is_member] = control[is_member] - np.average(control[is_member], weights=member_weights)
+        centered[is_member] = residuals[is_member] - np.average(residuals[is_member], weights=member_weights)
+    explained = squared_weights @ deviations**2
+    varied = squared_weights @ centered**2
+    if not (varied > 0 and explained > 0):
+        return 0.0, float(total)
+    product = squared_weights @ (centered * deviations)
+    # Two more images that the detections do not explain: few images may agree with them by chance.
+    share = product**2 / (varied * explained) * n_effective / (n_effective + 2)
+    return float(product / explained), float(total * (1 - share))

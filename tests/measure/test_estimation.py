@@ -235,6 +235,19 @@ def test_quantile_interval_covers_truth_and_detections_shorten_it():
     assert lengths[0] < 0.8 * lengths[1]
 
 
+def test_quantile_with_large_weights_in_its_tail_is_less_certain():
+    rng = np.random.default_rng(8)
+    values = np.arange(40.0)
+    reviewed = rng.choice(2000, 40, replace=False)
+    equal = Design(2000, reviewed, np.full(40, 0.02), np.zeros(40, int))
+    unequal = equal._replace(probabilities=np.where(values < 8, 0.005, 0.02))
+    probability = unequal.weights[:8].sum() / 2000  # the same images are below the quantile
+    certain = estimate_quantile(equal, values, 0.2)
+    uncertain = estimate_quantile(unequal, values, probability)
+    assert certain.value == uncertain.value == 7
+    assert uncertain.high - 7 > certain.high - 7
+
+
 def test_quantile_beyond_labels_is_open():
     design = define_simple_design(1000, np.arange(10))
     estimate = estimate_quantile(design, np.arange(10.0), 0.9)
