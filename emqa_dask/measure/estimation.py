@@ -15,7 +15,7 @@ from scipy import stats
 LEVEL = 0.95  # of the intervals, unless stated
 MIN_TUNED_LABELS = 8  # fewer labels do not determine the weight of the detections
 N_TUNING_STEPS = 2  # from 50 labels on a third changes the ratio by less than a tenth of its standard error
-MIN_VARIATION = 1e-9  # of the detections relative to their largest value; below it they are equal but for rounding
+MIN_VARIATION = 1e-9  # of detections or labels relative to their size; below it they are equal but for rounding
 
 
 class Design(NamedTuple):
@@ -86,7 +86,7 @@ def estimate_ratio(
     a finite-population correction. The interval is computed on the logarithm, so that it is positive, with Student's
     t for the degrees of freedom that the kurtosis leaves. The end towards which the images are skewed lies farther
     away, by the first term of the Edgeworth expansion (Hall 1992); the other end is not moved inwards. The value is
-    NaN without a denominator, and the interval where the labels do not vary.
+    NaN without a denominator, and the interval where the labels do not vary or equal the detections but for a factor.
     """
     n_labels = len(design.reviewed)
     control = np.zeros(n_labels)
@@ -185,7 +185,7 @@ def _find_interval(design: Design, solution: Solution, level: float) -> Estimate
     if (design.probabilities >= 1).all() and n_labels >= design.n_images:
         return estimate._replace(low=solution.ratio, high=solution.ratio, standard_error=0.0)
     n_degrees = n_labels - len(sizes) - solution.is_tuned
-    if not error > 0 or n_degrees < 1:
+    if not error > MIN_VARIATION * abs(solution.ratio) or n_degrees < 1:
         return estimate
     is_single = len(sizes) == 1 and n_labels > 3  # of several strata each has too few labels for these moments
     excess = float(stats.kurtosis(deviations, bias=False)) if is_single else 0.0

@@ -109,6 +109,16 @@ def test_any_bias_of_exact_detections_is_removed():
     assert estimate.tuning == pytest.approx(1 / 3, rel=1e-3)
 
 
+def test_labels_that_equal_their_detections_have_no_interval():
+    true_totals, _, _ = draw_group(np.random.default_rng(9))
+    estimate = estimate_ratio(define_simple_design(2000, np.arange(20)), true_totals[:20], true_totals)
+    assert estimate.value == pytest.approx(true_totals[:, 0].sum() / true_totals[:, 1].sum(), rel=1e-3)
+    unit_area = np.column_stack([true_totals[:, 0], np.ones(2000)])
+    estimate = estimate_ratio(define_simple_design(2000, np.arange(20)), unit_area[:20], unit_area)
+    assert estimate.value == pytest.approx(unit_area[:, 0].mean())
+    assert np.isnan([estimate.low, estimate.high]).all()
+
+
 def test_all_images_reviewed_leave_no_uncertainty():
     true_totals = np.array([[3.0, 1.0], [0.0, 1.0], [5.0, 2.0]])
     estimate = estimate_ratio(define_simple_design(3, np.arange(3)), true_totals, true_totals)

@@ -223,6 +223,27 @@ def test_zero_objects_have_no_interval_and_say_so():
     assert set(rows.loc[["density", "mean_diameter", "n_objects"], "remark"]) == {estimate_groups.NO_OBJECTS}
 
 
+def test_swelling_beyond_the_foil_has_no_upper_end():
+    totals = make_totals(40, specimen_nm3=11_000)
+    true_totals = make_totals(10, seed=1, specimen_nm3=11_000)
+    row = estimate_rows(make_group(true_totals, totals)).loc["swelling"]
+    assert row["estimate"] > row["low"] > 0
+    assert np.isnan(row["high"])
+    assert row["remark"] == estimate_groups.NO_FOIL
+    totals[:, 6] = true_totals[:, 6] = 5000
+    row = estimate_rows(make_group(true_totals, totals)).loc["swelling"]
+    assert np.isnan(row["estimate"])
+    assert row["remark"] == estimate_groups.NO_FOIL
+
+
+def test_labels_that_do_not_vary_have_no_interval():
+    totals = make_totals(40, n=7.0)
+    row = estimate_rows(make_group(totals[:10], totals)).loc["density"]
+    assert row["estimate"] == 3.5
+    assert np.isnan(row["low"])
+    assert row["remark"] == estimate_groups.NO_VARIATION
+
+
 def test_labels_of_one_session_say_nothing_about_others():
     totals = make_totals(40)
     rows = estimate_rows(make_group(totals[:12], totals, sessions=np.repeat([0, 1], 20)))

@@ -15,9 +15,9 @@ from emqa_dask.measure.estimation_swelling import convert_to_swelling, estimate_
 from emqa_dask.pipeline.commands.estimate_images import TOTALS
 
 QUANTILES = {"n_per_image_q10": 0.1, "n_per_image_q50": 0.5, "n_per_image_q90": 0.9}
-NO_VARIATION = "the labelled images do not vary, so that they give no interval"
+NO_VARIATION = "the labelled images do not vary, or as their detections do, so that they give no interval"
 NO_OBJECTS = "no labelled image has an object"
-NO_FOIL = "the objects have more volume than the foil"
+NO_FOIL = "the objects may have more volume than the foil"
 TOO_FEW = "too few labelled images for one end of the interval"
 
 
@@ -124,7 +124,8 @@ def _find_remark(estimate: Estimate, true_totals: NDArray[np.float64]) -> str:
         return ""
     if not true_totals[:, 0].any():
         return NO_OBJECTS
-    return NO_VARIATION if math.isfinite(estimate.value) else NO_FOIL
+    has_no_end = math.isfinite(estimate.value) and not math.isfinite(estimate.low)
+    return NO_VARIATION if has_no_end else NO_FOIL
 
 
 def _estimate_quantile_row(name: str, probability: float, group: Group, selection: Selection) -> dict:
