@@ -254,6 +254,8 @@ function fillView() {
     ["Predicted F1", data.f1[i] === null ? "–" : `${number(data.f1[i], 3)} (${roundDown(data.low[i], 3)} to ${number(data.high[i], 3)})`],
     ...(data.f1_probability[i] === null ? [] : [[`P(F1 ≥ ${data.trust_f1})`, `${roundDown(data.f1_probability[i], 2)} (trust asks for ${data.trust_probability})`]]),
     ...(data.precision[i] === null ? [] : [["Predicted precision, recall", `${number(data.precision[i], 2)}, ${number(data.recall[i], 2)}`]]),
+    ...(data.density[i] === null ? [] : [["Density, mean diameter", `${data.density[i].toPrecision(3)} per µm²` + (data.diameter[i] === null ? "" : `, ${data.diameter[i].toPrecision(3)} nm`)]]),
+    ...(data.area_fraction[i] === null ? [] : [["Area fraction", `${(100 * data.area_fraction[i]).toPrecision(3)} %` + (data.swelling[i] === null ? "" : `; swelling ${data.swelling[i].toPrecision(3)} %`)]]),
     ["Distance to training images", roundUp(data.distance[i], 3)],
     ["Pixel size", data.nm[i] === null ? "unknown" : `${pixelSizes(i)} nm` + (data.source[i] ? ` (${data.source[i]})` : "")],
     ...(hasClasses ? makeClassPairs(i) : []),

@@ -30,6 +30,10 @@ _REALS = {
     "nm": ("nm_per_pixel", 6),
     "nm_y": ("nm_per_pixel_y", 6),
     "defocus": ("defocus_nm", 1),
+    "density": ("density_per_um2", 6),
+    "diameter": ("mean_diameter_nm", 3),
+    "area_fraction": ("area_fraction", 5),
+    "swelling": ("swelling_percent", 4),
 }
 _INTEGERS = {"n": "n_detections", "height": "height_px", "width": "width_px"}
 

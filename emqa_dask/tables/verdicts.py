@@ -31,6 +31,13 @@ TRIAGE = define_schema(
             pa.int64(),
             "Number of detections at or above the score floor. Null when no detector ran.",
         ),
+        "density_per_um2": (
+            pa.float64(),
+            "Number of objects of all classes per um^2, edge-corrected; see measurements.",
+        ),
+        "mean_diameter_nm": (pa.float64(), "Mean diameter of these objects in nm; see measurements."),
+        "area_fraction": (pa.float64(), "Area of these objects divided by that of the image; see measurements."),
+        "swelling_percent": (pa.float64(), "Swelling in %, where the foil thickness is known; see measurements."),
         "predicted_f1": (pa.float64(), "Predicted F1 of the detections; see predictions."),
         "predicted_f1_low": (pa.float64(), "Lower end of its conformal interval."),
         "predicted_f1_high": (pa.float64(), "Upper end of its conformal interval."),

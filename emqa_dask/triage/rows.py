@@ -13,6 +13,7 @@ FILE_COLUMNS = ("format", "status", "reason", "error", "n_frames_lost")  # of a 
 CHECK_STAGES = ("check", "custom_checks")  # of a failure: of one image, and of all images of a partition
 FEATURE_COLUMNS = ("disordered_fraction", "defocus_nm")
 EVIDENCE_COLUMNS = ("n_detections", "is_capped", "detector_agreement")
+MEASUREMENT_COLUMNS = ("density_per_um2", "mean_diameter_nm", "area_fraction", "swelling_percent")
 PREDICTION_COLUMNS = tuple(name for name in tables.PREDICTIONS.names if name != "micrograph_id")
 CLASS_NAMES = {  # column of tables.CLASSIFICATIONS -> column here; predictions have a column "because", too
     name: "shift_because" if name == "because" else name
@@ -25,6 +26,7 @@ ROWS = pa.schema(
         *(tables.CATALOG.field(name) for name in FILE_COLUMNS),
         *(tables.FEATURES.field(name) for name in FEATURE_COLUMNS),
         *(tables.EVIDENCE.field(name) for name in EVIDENCE_COLUMNS),
+        *(tables.MEASUREMENTS.field(name) for name in MEASUREMENT_COLUMNS),
         *(tables.PREDICTIONS.field(name) for name in PREDICTION_COLUMNS),
         *(tables.CLASSIFICATIONS.field(name).with_name(new_name) for name, new_name in CLASS_NAMES.items()),
         pa.field("is_predicted", pa.bool_()),  # whether tables.PREDICTIONS has a row

@@ -56,6 +56,17 @@ def test_measurements_are_those_of_the_detections_above_the_floor(measured_run):
     assert (sizes == rows["n_objects"] - rows["n_cut"]).all()
 
 
+def test_main_values_are_in_the_triage_table(measured_run):
+    folder, settings = measured_run
+    run(None, str(folder / "ws"), settings, steps=("predict", "report"), say=lambda text: None)
+    triage = pd.read_parquet(Workspace(str(folder / "ws")).triage)
+    measurements = read(folder / "ws", "measurements", settings)
+    rows = triage.merge(measurements[measurements["label"].isna()], on=["micrograph_id", "detector"], how="left")
+    assert rows["mean_diameter_nm_x"].notna().sum() > 3
+    for name in ("density_per_um2", "mean_diameter_nm", "area_fraction", "swelling_percent"):
+        assert rows[f"{name}_x"].to_numpy() == pytest.approx(rows[f"{name}_y"].to_numpy(), nan_ok=True), name
+
+
 def test_another_thickness_measures_again_without_pixels(measured_run):
     folder, settings = measured_run
     n_events = len(pd.read_parquet(Workspace(str(folder / "ws")).events))

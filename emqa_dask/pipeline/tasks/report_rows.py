@@ -25,6 +25,7 @@ from emqa_dask.triage.flags import flag_images, join_image_columns
 from emqa_dask.triage.rows import (
     EVIDENCE_COLUMNS,
     FEATURE_COLUMNS,
+    MEASUREMENT_COLUMNS,
     MICROGRAPH_COLUMNS,
     ROWS,
     describe_all_failures,
@@ -37,6 +38,7 @@ COLUMNS = {  # of each table that are read
     "features": ["micrograph_id", *FEATURE_COLUMNS, *tables.IMAGE_STATISTICS, "signature"],
     "evidence": ["micrograph_id", "detector", *EVIDENCE_COLUMNS],
     "predictions": tables.PREDICTIONS.names,
+    "measurements": ["micrograph_id", "detector", "label", *MEASUREMENT_COLUMNS],
     "classifications": tables.CLASSIFICATIONS.names,
     "custom_checks": tables.CUSTOM_CHECKS.names,
 }
@@ -96,7 +98,7 @@ def _read_tables(
 ) -> dict[str, pd.DataFrame]:
     """Rows of the parts `part_names` of each table of COLUMNS.
 
-    `predictions` are the rows that `select_detector` chooses, with the columns of `evidence`.
+    `predictions` are the rows that `select_detector` chooses, with the columns of `evidence` and `measurements`.
     """
     folder_names = {table: folder for table, folder in list_run_folders(settings).items() if table in COLUMNS}
     own_tables = {}
@@ -104,16 +106,19 @@ def _read_tables(
         own_tables[table] = parts.read_table(
             workspace.uri, folder, SCHEMAS[table], COLUMNS[table], partitions=part_names[table]
         )
-        keys = [name for name in ("micrograph_id", "detector", "name") if name in COLUMNS[table]]
+        keys = [name for name in ("micrograph_id", "detector", "label", "name") if name in COLUMNS[table]]
         _check_unique(own_tables[table][keys], folder)
         _check_in_ledger(own_tables[table]["micrograph_id"], ledger_ids, folder)
     _check_intervals(own_tables["predictions"], folder_names["predictions"])
-    own_tables["predictions"] = select_detector(
+    predictions = select_detector(
         own_tables.pop("evidence"),
         own_tables["predictions"],
         list(name_detectors(settings.detect)),
         settings.triage.max_ood_distance,
     )
+    measurements = own_tables.pop("measurements")
+    of_all_classes = measurements[measurements["label"].isna()].drop(columns="label")
+    own_tables["predictions"] = predictions.merge(of_all_classes, on=["micrograph_id", "detector"], how="left")
     return own_tables
 
 
