@@ -1,6 +1,7 @@
 """Micrographs of a workspace by verdict and reason, and their detections, some thousand at a time."""
 
 from collections.abc import Collection, Iterator
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -91,10 +92,10 @@ def iterate_batches(
         waiting.append(_read_partition(workspace, settings, partition, rows, names, has_thumbnails))
         n_objects = sum(len(batch.objects) for batch in waiting)
         if n_objects >= BATCH_OBJECTS or sum(len(batch.images) for batch in waiting) >= BATCH_IMAGES:
-            yield _join_batches(waiting)
+            yield from split_batch(_join_batches(waiting))
             waiting = []
     if waiting:
-        yield _join_batches(waiting)
+        yield from split_batch(_join_batches(waiting))
 
 
 def _read_partition(
@@ -161,3 +162,17 @@ def _join_batches(batches: list[Batch]) -> Batch:
     thumbnails = tuple(jpeg for batch in batches for jpeg in batch.thumbnails)
     images = pa.concat_tables([batch.images for batch in batches]).combine_chunks()
     return Batch(images, pa.concat_tables(objects).combine_chunks(), thumbnails)
+
+
+def split_batch(batch: Batch, n_objects: int = BATCH_OBJECTS) -> Iterator[Batch]:
+    """Parts of a batch with about `n_objects` objects each, or those of one image."""
+    ends = np.cumsum(batch.count_objects())
+    groups = (ends - 1) // n_objects
+    first_images = [0, *(np.flatnonzero(np.diff(groups)) + 1).tolist(), len(ends)]
+    column = batch.objects.schema.get_field_index("image")
+    for first, stop in pairwise(first_images):
+        start = int(ends[first - 1]) if first else 0
+        objects = batch.objects.slice(start, int(ends[stop - 1]) - start)
+        owners = pc.subtract(objects["image"], pa.scalar(first, pa.int32()))
+        images = batch.images.slice(first, stop - first)
+        yield Batch(images, objects.set_column(column, "image", owners), batch.thumbnails[first:stop])
