@@ -11,7 +11,7 @@ from emqa_dask.settings import Store
 from emqa_dask.store import layout
 
 MIB = 2**20
-SHARDS_PER_ARCHIVE = 64  # at least, if it has the micrographs, so that workers share it; few of them waste batches
+SHARDS_PER_ARCHIVE = 32  # at least, if it has the micrographs, so that workers share it; few of them waste batches
 MAX_SHARD_LENGTH = 1024  # micrographs in a shard, however small they are: their rows travel with the task
 MAX_WAITING_MICROGRAPHS = 16_384  # micrographs that may wait for their shard to fill up
 MICROGRAPHS_PER_BATCH = 4096  # micrographs that are planned at a time
@@ -46,7 +46,7 @@ def choose_shard_lengths(
 ) -> dict[str, int]:
     """Micrographs per shard of the stacks in `counts` ({stack: new micrographs}); a stack keeps that of `known`.
 
-    A new one has the setting's, or a 64th of all micrographs within the bounds on a shard's micrographs and bytes: a
+    A new one has the setting's, or a 32nd of all micrographs within the bounds on a shard's micrographs and bytes: a
     shard is a task, and a GPU takes the images of a task together, so that small stacks of a large archive have one
     shard. ValueError for a stack that has slots and no known length.
     """

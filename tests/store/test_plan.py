@@ -110,7 +110,7 @@ def test_what_waits_is_bounded_and_goes_into_short_shards():
 
 @pytest.mark.parametrize(
     ("n", "height", "mib", "expected"),
-    [(1, 8, 1, 1), (64, 8, 1, 1), (65, 8, 1, 2), (6400, 8, 1, 100), (6400, 4096, 1, 4), (400, 2**20, 1, 1)],
+    [(1, 8, 1, 1), (32, 8, 1, 1), (33, 8, 1, 2), (3200, 8, 1, 100), (6400, 4096, 1, 4), (400, 2**20, 1, 1)],
 )
 def test_the_length_of_a_shard(n, height, mib, expected):
     stack = layout.name_stack(height, 64, "uint8", 1.0)
