@@ -11,7 +11,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import ArrayLike, NDArray
 
-MAX_DIGITS = 20  # of a whole number of 64 bits, with its sign
 Column = pa.Array | pa.ChunkedArray
 
 
@@ -66,7 +65,8 @@ def join_integers(rows: NDArray, offsets: NDArray, form: tuple[str, str, str, st
     "[1,2], [3,4]".
     """
     pieces = [np.frombuffer(piece.encode(), np.uint8) for piece in form]
-    n_bytes = len(rows) * (sum(map(len, pieces)) + rows.shape[1] * (MAX_DIGITS + len(pieces[1])))
+    n_digits = len(str(int(np.abs(rows).max(initial=0)))) + 1  # with a sign
+    n_bytes = len(rows) * (sum(map(len, pieces)) + rows.shape[1] * (n_digits + len(pieces[1])))
     text, ends = _join_integers(np.asarray(rows, np.int64), np.asarray(offsets, np.int64), *pieces, n_bytes)
     buffers = [None, pa.py_buffer(np.concatenate([[0], ends]).astype(np.int32)), pa.py_buffer(text)]
     return pa.Array.from_buffers(pa.string(), len(ends), buffers)
@@ -82,10 +82,12 @@ def _join_integers(
     m = 0
     for j in range(len(ends)):
         for i in range(offsets[j], offsets[j + 1]):
-            m = _append(text, m, separator if i > offsets[j] else separator[:0])
+            if i > offsets[j]:
+                m = _append(text, m, separator)
             m = _append(text, m, head)
             for k in range(rows.shape[1]):
-                m = _append(text, m, comma if k else comma[:0])
+                if k:
+                    m = _append(text, m, comma)
                 m = _append_integer(text, m, rows[i, k])
             m = _append(text, m, tail)
         ends[j] = m
