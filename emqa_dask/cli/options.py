@@ -80,6 +80,8 @@ def parse_settings_changes(options: argparse.Namespace) -> dict[str, dict[str, o
 
 def read_settings(options: argparse.Namespace, workspace: str | None) -> Settings:
     """Explicit options over the workspace's own settings over the defaults."""
+    if isinstance(options.settings, Settings):  # of a function of emqa_dask.verbs
+        return replace(options.settings, parse_settings_changes(options), "options")
     if options.settings is None and options.template is None and workspace:
         from emqa_dask.store import (
             stored_settings,

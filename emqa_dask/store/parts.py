@@ -60,6 +60,11 @@ def _list_text_columns(schema: pa.Schema) -> list[str]:
     return [field.name for field in schema if field.type == pa.string()] + lists
 
 
+def load_arrow_table(uri: str, schema: pa.Schema, columns: Sequence[str] | None = None) -> pa.Table:
+    """As load_table(), as an Arrow table; FileNotFoundError when there is no file."""
+    return _load_columns(uri, _select_columns(schema, columns))
+
+
 def load_table(uri: str, schema: pa.Schema, columns: Sequence[str] | None = None) -> pd.DataFrame:
     """The table at `uri` (all columns of `schema`, or those named); an empty table when there is no file.
 
@@ -275,7 +280,7 @@ def _open_table(uri: str, selected: pa.Schema) -> Iterator[pq.ParquetFile]:
         with stream:
             checksum.verify_checksum(stream)
             with pq.ParquetFile(stream) as file:
-                _check_columns(uri, file.schema_arrow, selected)
+                check_columns(uri, file.schema_arrow, selected)
                 yield file
     except (checksum.ChecksumError, pa.ArrowInvalid, OSError) as error:
         if isinstance(error, FileNotFoundError | PermissionError):
@@ -283,7 +288,8 @@ def _open_table(uri: str, selected: pa.Schema) -> Iterator[pq.ParquetFile]:
         raise DamagedTable(uri, error) from error
 
 
-def _check_columns(uri: str, schema: pa.Schema, selected: pa.Schema) -> None:
+def check_columns(uri: str, schema: pa.Schema, selected: pa.Schema) -> None:
+    """ValueError, with the remedy, unless the table at `uri`, of `schema`, has the columns `selected`."""
     types = {field.name: field for field in schema}
     if missing := sorted(set(selected.names) - set(types)):
         raise ValueError(f"{uri} lacks the columns {', '.join(missing)}: {VERSION_REMEDY}")

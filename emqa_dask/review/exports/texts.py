@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import ArrayLike, NDArray
 
+MAX_DIGITS = 20  # of a whole number of 64 bits, with its sign
 Column = pa.Array | pa.ChunkedArray
 
 
@@ -65,8 +66,7 @@ def join_integers(rows: NDArray, offsets: NDArray, form: tuple[str, str, str, st
     "[1,2], [3,4]".
     """
     pieces = [np.frombuffer(piece.encode(), np.uint8) for piece in form]
-    n_digits = len(str(int(np.abs(rows).max(initial=0)))) + 1  # with a sign
-    n_bytes = len(rows) * (sum(map(len, pieces)) + rows.shape[1] * (n_digits + len(pieces[1])))
+    n_bytes = len(rows) * (sum(map(len, pieces)) + rows.shape[1] * (MAX_DIGITS + len(pieces[1])))
     text, ends = _join_integers(np.asarray(rows, np.int64), np.asarray(offsets, np.int64), *pieces, n_bytes)
     buffers = [None, pa.py_buffer(np.concatenate([[0], ends]).astype(np.int32)), pa.py_buffer(text)]
     return pa.Array.from_buffers(pa.string(), len(ends), buffers)
@@ -82,12 +82,10 @@ def _join_integers(
     m = 0
     for j in range(len(ends)):
         for i in range(offsets[j], offsets[j + 1]):
-            if i > offsets[j]:
-                m = _append(text, m, separator)
+            m = _append(text, m, separator if i > offsets[j] else separator[:0])
             m = _append(text, m, head)
             for k in range(rows.shape[1]):
-                if k:
-                    m = _append(text, m, comma)
+                m = _append(text, m, comma if k else comma[:0])
                 m = _append_integer(text, m, rows[i, k])
             m = _append(text, m, tail)
         ends[j] = m
