@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from typing import BinaryIO
+from typing import BinaryIO, TypeAlias
 from xml.sax.saxutils import quoteattr
 
 import numba
@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from numpy.typing import ArrayLike, NDArray
 
 MAX_DIGITS = 20  # of a whole number of 64 bits, with its sign
-Column = pa.Array | pa.ChunkedArray
+Column: TypeAlias = pa.Array | pa.ChunkedArray
 
 
 def join_columns(*parts: str | Column) -> pa.Array:
@@ -67,7 +67,8 @@ def join_integers(rows: NDArray, offsets: NDArray, form: tuple[str, str, str, st
     """
     pieces = [np.frombuffer(piece.encode(), np.uint8) for piece in form]
     n_bytes = len(rows) * (sum(map(len, pieces)) + rows.shape[1] * (MAX_DIGITS + len(pieces[1])))
-    text, ends = _join_integers(np.asarray(rows, np.int64), np.asarray(offsets, np.int64), *pieces, n_bytes)
+    arguments = (np.asarray(rows, np.int64), np.asarray(offsets, np.int64), *pieces, n_bytes)
+    text, ends = _join_integers(*arguments)
     buffers = [None, pa.py_buffer(np.concatenate([[0], ends]).astype(np.int32)), pa.py_buffer(text)]
     return pa.Array.from_buffers(pa.string(), len(ends), buffers)
 
