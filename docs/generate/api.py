@@ -17,6 +17,9 @@ def render_page() -> str:
 
 def _directive(name: str) -> str:
     # The sections that a class takes are in its docstring; their defaults would fill the line of its signature.
-    is_class = inspect.isclass(getattr(emqa_dask, name))
-    directive = f"autoclass:: emqa_dask.{name}()" if is_class else f"autofunction:: emqa_dask.{name}"
-    return f"## {name}\n\n```{{eval-rst}}\n.. {directive}\n```\n"
+    value = getattr(emqa_dask, name)
+    if not inspect.isclass(value):
+        return f"## {name}\n\n```{{eval-rst}}\n.. autofunction:: emqa_dask.{name}\n```\n"
+    methods = [key for key, member in vars(value).items() if key[0] != "_" and inspect.isfunction(member)]
+    members = f"   :members: {', '.join(methods)}\n" if name == "Run" else ""
+    return f"## {name}\n\n```{{eval-rst}}\n.. autoclass:: emqa_dask.{name}()\n{members}```\n"
