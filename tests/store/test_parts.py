@@ -37,6 +37,8 @@ def sample(schema, n):
             return values[str(kind)](i)
         if pa.types.is_integer(kind.value_type):
             return [3, -4]
+        if pa.types.is_struct(kind.value_type):
+            return [{field.name: values[str(field.type)](i) for field in kind.value_type}]
         return [0.5, 0.25] if pa.types.is_floating(kind.value_type) else ["a", "b"]
 
     return [{f.name: value(f.type, i) for f in schema} for i in range(n)]
