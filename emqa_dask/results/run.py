@@ -20,7 +20,7 @@ from emqa_dask.store.layout import Workspace
 
 SINGLE_TABLES = (
     *("triage", "catalog", "micrographs", "flags", "samples", "sessions", "drifts"),
-    *("detector_choices", "failures"),
+    *("detector_choices", "failures", "estimates"),
 )
 # What the settings need for tables that not every run makes.
 CLASSIFIER = "a classifier (`--classifier MODEL_DIR`)"
@@ -31,6 +31,8 @@ CONDITIONS = {
     **dict.fromkeys(("probabilities", "regions", "classifications", "sessions", "drifts"), CLASSIFIER),
 }
 IMAGE_TABLES = ("triage", "micrographs", "flags")  # single tables with micrograph_id
+# What a command line has before and after the workspace.
+STEP_ARGUMENTS = {"ingest": (("SRC", "--workspace"), ()), "estimate": ((), ("LABELS",))}
 
 
 def open_run(uri: str, *, verify: bool = True) -> "Run":
@@ -73,7 +75,8 @@ class Run:
     Attributes ``triage``, ``samples``, ``measurements``, ``sizes``, ``detections``, ``features``, ``predictions``,
     ``classifications``, ``evidence``, ``embeddings``, ``probabilities``, ``regions``, ``thumbnails``,
     ``custom_checks``, ``catalog``, ``micrographs``, ``flags``, ``sessions``, ``drifts``, ``detector_choices``,
-    ``failures`` and ``events`` are the tables of these names as dask.dataframe: ``read_table`` of that name.
+    ``failures``, ``estimates`` and ``events`` are the tables of these names as dask.dataframe, as ``read_table``
+    gives them.
 
     Parameters
     ----------
@@ -151,14 +154,14 @@ class Run:
     def _read_single_table(self, query, columns: Sequence[str] | None, images: object):
         from emqa_dask.results import frames
 
-        uri = getattr(self._workspace, query.table)
+        uri = files.join(self.uri, f"{query.table}.parquet")
         if images is not None and query.table not in IMAGE_TABLES:
             raise ValueError(f"{query.table} has no rows of images; {', '.join(IMAGE_TABLES)} have")
         ids = None if images is None else self._index.list_ids(images)
         try:
             return frames.open_table(query, uri, columns, ids)
         except FileNotFoundError:
-            steps = {"catalog": "ingest", "micrographs": "ingest"}
+            steps = {"catalog": "ingest", "micrographs": "ingest", "estimates": "estimate"}
             raise ValueError(self._describe_missing(query.table, steps.get(query.table, "report"))) from None
 
     def _find_folder(self, name: str) -> str:
@@ -183,7 +186,8 @@ class Run:
     def _describe_missing(self, name: str, step: str) -> str:
         if condition := CONDITIONS.get(name):
             return f"{self.uri} has no table {name}: that needs {condition} in the settings"
-        command = marker.format_command(step, *([] if step != "ingest" else ["SRC", "--workspace"]), self.uri)
+        prefix, suffix = STEP_ARGUMENTS.get(step, ((), ()))
+        command = marker.format_command(step, *prefix, self.uri, *suffix)
         return f"{self.uri} has no {name} yet: run {command}"
 
     @property

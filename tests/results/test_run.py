@@ -252,6 +252,8 @@ def test_missing_things_are_named_with_the_remedy(run, workspace, tmp_path):
         run.image("nothing.tif")
     with pytest.raises(ValueError, match=r"has no frame 99; it has 0"):
         run.image(uri, 99)
+    with pytest.raises(ValueError, match=r"has no estimates yet: run `emqa estimate .* LABELS`"):
+        run.estimates  # noqa: B018
     with pytest.raises(ValueError, match="needs a classifier"):
         run.classifications  # noqa: B018
     with pytest.raises(ValueError, match="there is no table 'sums'; a run has triage"):
@@ -262,6 +264,15 @@ def test_missing_things_are_named_with_the_remedy(run, workspace, tmp_path):
         run.images("x")
     with pytest.raises(AttributeError):
         run.sums  # noqa: B018
+
+
+def test_estimates_are_a_table_of_the_run(copied):
+    micrographs = read_with_pandas(copied, "micrographs")
+    labels = micrographs.loc[micrographs["frame"] == 0, ["uri"]].head(6).assign(n_objects=[3, 5, 8, 2, 4, 6])
+    labels.to_csv(copied / "labels.csv", index=False)
+    run = emqa_dask.estimate_specimen(str(copied), str(copied / "labels.csv"))
+    assert_same_rows(run.estimates.compute(), read_with_pandas(copied, "estimates"))
+    assert len(run.estimates) > 0
 
 
 def test_files_without_image_are_explained(run, workspace):
