@@ -1,10 +1,12 @@
 """Tables of measurements in whole runs: against the detections, and what a changed setting makes again."""
 
 import math
+import shutil
 
 import pandas as pd
 import pytest
 
+from emqa_dask.pipeline.commands.rescore import rescore
 from emqa_dask.pipeline.commands.triage import run
 from emqa_dask.pipeline.workspace.stages import SCHEMAS, list_run_folders
 from emqa_dask.settings import Settings, replace
@@ -65,6 +67,19 @@ def test_main_values_are_in_the_triage_table(measured_run):
     assert rows["mean_diameter_nm_x"].notna().sum() > 3
     for name in ("density_per_um2", "mean_diameter_nm", "area_fraction", "swelling_percent"):
         assert rows[f"{name}_x"].to_numpy() == pytest.approx(rows[f"{name}_y"].to_numpy(), nan_ok=True), name
+
+
+def test_rescoring_with_another_floor_measures_again(measured_run):
+    folder, settings = measured_run
+    copy = shutil.copytree(folder / "ws", folder / "rescored")
+    stricter = replace(settings, {"featurise": {"score_floor": 0.4}})
+    assert rescore(str(copy), stricter, say=lambda text: None) in (0, 2)
+    detections = read(copy, "detections", stricter)
+    detector_rows = read(copy, "measurements", stricter)
+    rows = detector_rows[detector_rows["label"].isna()]
+    assert rows["n_objects"].sum() == (detections["score"] >= 0.4).sum() < (detections["score"] >= 0.2).sum()
+    triage = pd.read_parquet(Workspace(str(copy)).triage)
+    assert triage["density_per_um2"].notna().sum() > 3
 
 
 def test_another_thickness_measures_again_without_pixels(measured_run):

@@ -10,9 +10,11 @@ from emqa_dask.settings import Settings, SettingsError
 from emqa_dask.store import marker, parts, stored_settings
 from emqa_dask.store.layout import Workspace
 
+STEPS = ("featurise", "predict", "measure", "report")  # all that read no pixel
+
 
 def rescore(root: str, settings: Settings, say: Callable[[str], None] = print) -> int:
-    """Exit code of a run that makes evidence, predictions and verdicts from stored detections, with `settings`.
+    """Exit code of a run that makes all tables and verdicts that need no pixel, with `settings`.
 
     Score floor, models and limits may have changed; no pixel is read. Raises SettingsError when [detect] or another
     setting that needs pixels has changed: `emqa triage` is needed then. Exit codes are those of `triage.run`.
@@ -39,4 +41,4 @@ def rescore(root: str, settings: Settings, say: Callable[[str], None] = print) -
             f"{n_lacking} partitions of {root} lack detections or features of these settings and models: run "
             f"{marker.format_triage_command(root, sources)} with the same settings"
         )
-    return run(None, root, settings, steps=("featurise", "predict", "report"), is_rescoring=True, say=say)
+    return run(None, root, settings, steps=STEPS, is_rescoring=True, say=say)
