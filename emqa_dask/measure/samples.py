@@ -13,7 +13,8 @@ from emqa_dask.measure.sample_intervals import N_BUCKETS, bootstrap_ratios
 from emqa_dask.measure.sizes import BIN_LIMITS, N_BINS
 from emqa_dask.measure.swelling import compute_swelling
 
-NO_PIXEL_SIZE = "no_pixel_size"  # reason why a trusted image is left out
+NO_PIXEL_SIZE = "no_pixel_size"  # reasons why trusted images are left out
+NOT_MEASURED = "not_measured"
 QUANTILES = {"d10_nm": 0.1, "d50_nm": 0.5, "d90_nm": 0.9}
 # Totals of the objects of a class: number, sums of diameters in nm and px, area in Mpx, volume in nm^3.
 N_CORRECTED = 0
@@ -61,6 +62,7 @@ class SampleTotals:
     def __init__(self) -> None:
         self.n_images: Counter[str] = Counter()
         self.n_trusted: Counter[str] = Counter()
+        self.n_overlapping: Counter[str] = Counter()
         self.excluded: defaultdict[str, Counter[str]] = defaultdict(Counter)  # sample -> reason -> images
         self.first_acquired: dict[str, str] = {}
         self.last_acquired: dict[str, str] = {}
@@ -70,11 +72,15 @@ class SampleTotals:
         self.thickness_nm: dict[Key, float] = {}
 
     def add_images(self, images: pd.DataFrame) -> None:
-        """Count `images`: sample, verdict, reason (the first one, or null) and acquired of every micrograph."""
+        """Count `images`: sample, verdict, reason (the first one, or null), acquired of every micrograph.
+
+        is_overlapping: whether it matches the patterns of other samples, too.
+        """
         for name, rows in images.groupby("sample", sort=False):
             is_trusted = rows["verdict"].eq("trust")
             self.n_images[name] += len(rows)
             self.n_trusted[name] += int(is_trusted.sum())
+            self.n_overlapping[name] += int(rows["is_overlapping"].sum())
             self.excluded[name].update(rows.loc[~is_trusted, "reason"].fillna("unknown"))
             acquired = rows["acquired"].dropna()
             if len(acquired):
@@ -123,12 +129,18 @@ class SampleTotals:
         Images without a pixel size are left out where others of the sample and detector have one. A sample without
         measured images has one row without detector and results.
         """
+        keys = defaultdict(list)
+        for key in self.n_measured:
+            keys[key[0]].append(key)
         for name in sorted(self.n_images):
-            detectors = sorted({detector for sample, detector, _ in self.n_measured if sample == name})
+            detectors = sorted({detector for _, detector, _ in keys[name]})
+            all_excluded = Counter(self.excluded[name])
+            if n_missing := self.n_trusted[name] - sum(self.n_measured[key] for key in keys[name]):
+                all_excluded[NOT_MEASURED] += n_missing
             if not detectors:
-                yield self._describe(name, self.excluded[name])
+                yield self._describe(name, all_excluded)
             for detector in detectors:
-                excluded = Counter(self.excluded[name])
+                excluded = Counter(all_excluded)
                 has_scale = (name, detector, True) in self.n_measured
                 if has_scale and (n := self.n_measured.get((name, detector, False), 0)):
                     excluded[NO_PIXEL_SIZE] += n
@@ -144,6 +156,7 @@ class SampleTotals:
             "last_acquired": self.last_acquired.get(name),
             "n_images": self.n_images[name],
             "n_trusted": self.n_trusted[name],
+            "n_overlapping": self.n_overlapping[name],
             "n_measured": 0,
             "excluded": [{"reason": reason, "n_images": n} for reason, n in excluded.most_common()],
             "n_objects": 0,

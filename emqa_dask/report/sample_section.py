@@ -61,6 +61,8 @@ def _fill_grouping(name: str, samples: pd.DataFrame) -> dict:
         "n_shown": len(largest_samples),
         "n_images": n_images,
         "n_measured": int(whole["n_measured"].sum()),
+        "n_overlapping": int(whole.drop_duplicates("sample")["n_overlapping"].sum()),
+        "n_trusted": int(whole.drop_duplicates("sample")["n_trusted"].sum()),
         "reach": reach,
         "plots": [plot for quantity in PLOTTED for plot in _draw_plots(whole, quantity)],
         "has_pixels_only": bool(whole["density_per_mpx"].notna().any()),

@@ -129,6 +129,10 @@ SAMPLES = define_schema(
         "last_acquired": (pa.string(), "Time of the last image, likewise."),
         "n_images": (pa.int64(), "Number of micrographs of the sample."),
         "n_trusted": (pa.int64(), "Number of these with the verdict trust."),
+        "n_overlapping": (
+            pa.int64(),
+            "Number of these that match patterns of other samples, too, except `*`. The first pattern counts.",
+        ),
         "n_measured": (
             pa.int64(),
             "Number of the trusted images whose detections are by this detector, on which the results are based.",
@@ -136,7 +140,8 @@ SAMPLES = define_schema(
         "excluded": (
             EXCLUDED,
             "Images that the results leave out, by the first reason of their verdict; "
-            "no_pixel_size: trusted ones without a pixel size, if others have one.",
+            "no_pixel_size: trusted ones without a pixel size, if others have one; not_measured: trusted ones that "
+            "`emqa measure` has not measured.",
         ),
         "n_objects": (pa.int64(), "Number of objects in the measured images."),
         "area_um2": (pa.float64(), "Area of the measured images in um^2. NaN when no pixel size is known."),

@@ -52,7 +52,7 @@ def make_sizes(rows: list[dict]) -> pd.DataFrame:
 def summarise(rows: list[dict], images: list[dict] = ()) -> pd.DataFrame:
     totals = SampleTotals()
     images = images or [
-        {"sample": row["sample"], "verdict": "trust", "reason": None, "acquired": None}
+        {"sample": row["sample"], "verdict": "trust", "reason": None, "acquired": None, "is_overlapping": False}
         for row in rows
         if row["label"] is None
     ]
@@ -121,16 +121,31 @@ def test_sample_without_pixel_sizes_has_results_in_pixels():
 
 def test_sample_without_trusted_images_has_one_row_with_reasons():
     images = [
-        {"sample": "a", "verdict": "review", "reason": "blur", "acquired": "2021-05-01"},
-        {"sample": "a", "verdict": "junk", "reason": "blank", "acquired": None},
-        {"sample": "a", "verdict": "review", "reason": "blur", "acquired": "2020-05-01T10:00:00"},
+        {"sample": "a", "verdict": "review", "reason": "blur", "acquired": "2021-05-01", "is_overlapping": True},
+        {"sample": "a", "verdict": "junk", "reason": "blank", "acquired": None, "is_overlapping": False},
+        {
+            "sample": "a",
+            "verdict": "review",
+            "reason": "blur",
+            "acquired": "2020-05-01T10:00:00",
+            "is_overlapping": True,
+        },
     ]
     (row,) = summarise([], images).to_dict("records")
-    assert (row["n_images"], row["n_trusted"], row["n_measured"]) == (3, 0, 0)
+    assert (row["n_images"], row["n_trusted"], row["n_measured"], row["n_overlapping"]) == (3, 0, 0, 2)
     assert pd.isna(row["detector"])
     assert list(row["excluded"]) == [{"reason": "blur", "n_images": 2}, {"reason": "blank", "n_images": 1}]
     assert (row["first_acquired"], row["last_acquired"]) == ("2020-05-01T10:00:00", "2021-05-01")
     assert math.isnan(row["density_per_um2"])
+
+
+def test_trusted_images_without_measurements_are_left_out_with_reason():
+    trusted = {"verdict": "trust", "reason": None, "acquired": None, "is_overlapping": False}
+    images = [{"sample": name} | trusted for name in "aaab"]
+    rows = summarise([make_measurement("x", 10, 20.0)], images).set_index("sample")
+    assert list(rows.loc["a", "excluded"]) == [{"reason": "not_measured", "n_images": 2}]
+    assert list(rows.loc["b", "excluded"]) == [{"reason": "not_measured", "n_images": 1}]
+    assert (rows.loc["a", "n_measured"], rows.loc["b", "n_measured"]) == (1, 0)
 
 
 def test_samples_without_objects_have_a_density_of_zero():
@@ -144,7 +159,8 @@ def test_samples_without_objects_have_a_density_of_zero():
 def test_batches_give_the_same_totals_as_one():
     rng = np.random.default_rng(0)
     rows = [make_measurement(f"{k:04x}", int(n), 20.0 + k % 7) for k, n in enumerate(rng.poisson(5, 700))]
-    images = [{"sample": "a", "verdict": "trust", "reason": None, "acquired": None}] * len(rows)
+    trusted = {"sample": "a", "verdict": "trust", "reason": None, "acquired": None, "is_overlapping": False}
+    images = [trusted] * len(rows)
     whole = SampleTotals()
     batched = SampleTotals()
     for totals, size in ((whole, 700), (batched, 64)):

@@ -162,6 +162,11 @@ def test_groups_of_a_file_and_of_a_wrong_name(triaged, tmp_path):
     table, lines = estimate_table(triaged, counts, grouping=str(samples))
     assert set(table.index.get_level_values("sample")) == {"first"}
     assert any(line.endswith("images belong to no sample") for line in lines)
+    with samples.open("a") as stream:
+        stream.write("*/*,second\n")
+    _, lines = estimate_table(triaged, counts, grouping=str(samples))
+    n_overlapping = triage["uri"].str.startswith(triage["uri"].iloc[0].split("/")[0] + "/").sum()
+    assert f"{samples}: {n_overlapping} images match patterns of several samples; the first pattern counts" in lines
     with pytest.raises(SettingsError, match="colour"):
         estimate_table(triaged, counts, grouping="colour")
 
@@ -177,7 +182,9 @@ def test_workspace_without_measurements_names_the_step(triaged, tmp_path):
     root, settings, triage = triaged
     labels = write_counts(tmp_path / "counts.csv", triage, triage["n_detections"])
     settings = replace(settings, {"measure": {"foil_thickness_nm": 77.0}})
-    with pytest.raises(ValueError, match="has no measurements: run `emqa measure"):
+    with pytest.raises(
+        ValueError, match=r"has no measurements of these settings: run `emqa measure .* with the same settings"
+    ):
         estimate(str(root), labels, settings, say=lambda text: None)
 
 
@@ -270,4 +277,4 @@ def test_intervals_are_written_with_two_digits_of_half_width():
     assert format_interval(3.1416, 2.95, 3.37) == "3.14 +- 0.21 (2.95 to 3.37)"
     assert format_interval(31416, 29_500, 33_700) == "31,416 +- 2,100 (29,500 to 33,700)"
     assert format_interval(5, 3, np.nan) == "5.00 (3.00 to ?)"
-    assert format_interval(2.0, 2.0, 2.0) == "2.00 exactly"
+    assert format_interval(2.0, 2.0, 2.0) == "exactly 2.00"

@@ -108,6 +108,11 @@ def test_first_pattern_gives_the_sample(tmp_path):
         ("uri,sample,dose\n*,a,much\n", "line 2: dose is 'much'"),
         ("uri,sample\n,a\n", "line 2: uri and sample"),
         ("uri,sample,dose\na/*,a,1\nb/*,a,2\n", "line 3: sample 'a'"),
+        ("uri,sample\na/*,a,\nb/*,b,\n", "Expected 2 fields in line 2, saw 3"),
+        ("uri;sample\n*;a\n", "no column uri"),
+        ("uri,sample,sample\n*,a,b\n", "the column sample occurs twice"),
+        ("", "no CSV in UTF-8"),
+        ("uri,sample,dose\n*\n", "line 2: uri and sample"),
     ],
 )
 def test_faults_of_a_csv_file_are_named(tmp_path, text, message):
@@ -115,6 +120,24 @@ def test_faults_of_a_csv_file_are_named(tmp_path, text, message):
     csv.write_text(text)
     with pytest.raises(SettingsError, match=message):
         sample_names.make_grouping(str(csv))
+
+
+def test_spreadsheets_write_csv_files_that_are_read(tmp_path):
+    csv = tmp_path / "samples.csv"
+    csv.write_bytes('\ufeffuri,sample,dose\r\n"day 1/*",Zr\u00b3,"1.5"\r\n'.encode())
+    grouping = sample_names.make_grouping(str(csv))
+    assert list(grouping.name_samples(LEDGER)) == ["Zr\u00b3", "Zr\u00b3", "no sample"]
+    assert grouping.conditions["Zr\u00b3"]["dose"] == 1.5
+    csv.write_bytes("uri,sample\n*,Zr\u00b3\n".encode("latin-1"))
+    with pytest.raises(SettingsError, match="no CSV in UTF-8"):
+        sample_names.make_grouping(str(csv))
+
+
+def test_images_of_several_samples_are_counted(tmp_path):
+    csv = tmp_path / "samples.csv"
+    csv.write_text("uri,sample\nday 1/a/*,x\nday 1/*,y\nday 1/b/*,y\n*,z\n")
+    assert sample_names.make_grouping(str(csv)).find_overlaps(LEDGER).tolist() == [True, False, False]
+    assert not sample_names.make_grouping("folder").find_overlaps(LEDGER).any()
 
 
 @pytest.mark.parametrize("grouping", ["sessions", "folder:0", "folder:x", ""])
@@ -126,3 +149,10 @@ def test_unknown_groupings_are_refused(grouping):
 def test_missing_csv_file_is_named():
     with pytest.raises(SettingsError, match="no file"):
         sample_names.make_grouping("absent.csv")
+
+
+def test_missing_csv_file_is_named_before_anything_is_read(tmp_path):
+    settings = replace(Settings(), SETTINGS | {"report": {"samples": ["absent.csv"]}})
+    with pytest.raises(SettingsError, match=r"no file .*absent\.csv"):
+        run(str(tmp_path), str(tmp_path / "ws"), settings, say=lambda text: None)
+    assert not (tmp_path / "ws").exists()

@@ -61,7 +61,10 @@ def estimate(
     if grouping == ALL_IMAGES:
         images["sample"] = ALL_IMAGES
     else:
-        images["sample"] = make_grouping(grouping).name_samples(images)
+        groups = make_grouping(grouping)
+        images["sample"] = groups.name_samples(images)
+        if n_overlaps := int(groups.find_overlaps(images).sum()):
+            say(f"{grouping}: {n_overlaps:,} images match patterns of several samples; the first pattern counts")
     matched = read_matched_labels(paths, images)
     chances = _read_chances(probabilities, paths, images, matched)
     say(_describe_labels(images, matched))

@@ -14,6 +14,7 @@ from emqa_dask.pipeline.workspace import micrograph_ledger
 from emqa_dask.pipeline.workspace.acquisition_groups import name_groups
 from emqa_dask.pipeline.workspace.labels import match_labels
 from emqa_dask.pipeline.workspace.stages import SCHEMAS, list_run_folders
+from emqa_dask.review.labels.csv_tables import read_text_table
 from emqa_dask.review.labels.micrograph import LabelledMicrograph, list_errors
 from emqa_dask.settings import Measure, Settings
 from emqa_dask.store import files, parts
@@ -40,8 +41,9 @@ def read_images(workspace: Workspace, settings: Settings) -> pd.DataFrame:
     ledger = pd.concat([empty, *micrograph_ledger.iter_current(workspace, LEDGER_COLUMNS)]).reset_index(drop=True)
     verdicts = parts.load_table(workspace.triage, tables.TRIAGE, ["micrograph_id", "verdict", "detector"])
     if verdicts.empty or not parts.list_parts(workspace.uri, folder):
-        missing = "verdicts: run `emqa report" if verdicts.empty else "measurements: run `emqa measure"
-        raise ValueError(f"{files.redact(workspace.uri)} has no {missing} {files.redact(workspace.uri)}` first")
+        missing, verb = ("verdicts", "report") if verdicts.empty else ("measurements of these settings", "measure")
+        root = files.redact(workspace.uri)
+        raise ValueError(f"{root} has no {missing}: run `emqa {verb} {root}` with the same settings first")
     columns = ["micrograph_id", "detector", "label", *MEASURED_COLUMNS]
     measurements = parts.read_table(workspace.uri, folder, SCHEMAS["measurements"], columns)
     measurements = measurements[measurements["label"].isna()].drop(columns="label")
@@ -114,7 +116,7 @@ def read_probabilities(path: str | Path, images: pd.DataFrame) -> dict[str, floa
 
     `frame` is optional. ValueError names images that the workspace does not have, and values outside (0, 1].
     """
-    table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig", skipinitialspace=True)
+    table = read_text_table(path, f"uri,{PROBABILITY}")
     if missing := [name for name in ("uri", PROBABILITY) if name not in table]:
         raise ValueError(f"{path}: it has no column {missing[0]}; it needs uri and {PROBABILITY}")
     values = pd.to_numeric(table[PROBABILITY], errors="coerce").to_numpy(float)

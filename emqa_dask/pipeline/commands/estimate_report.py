@@ -64,7 +64,7 @@ def format_interval(value: float, low: float, high: float) -> str:
         return f"{_format_number(value, value / 10)} ({ends[0]} to {ends[1]})"
     half = (high - low) / 2
     if not half:
-        return f"{_format_number(value, value / 10)} exactly"
+        return f"exactly {_format_number(value, value / 10)}"
     numbers = [_format_number(number, half) for number in (value, half, low, high)]
     return f"{numbers[0]} +- {numbers[1]} ({numbers[2]} to {numbers[3]})"
 

@@ -51,7 +51,7 @@ def write_samples(workspace: Workspace, settings: Settings) -> pd.DataFrame:
     for images, measurements, sizes in _iter_measured(workspace, settings):
         for grouping, grouping_totals in zip(groupings, totals, strict=True):
             names = grouping.name_samples(images).to_numpy()
-            grouping_totals.add_images(images.assign(sample=names))
+            grouping_totals.add_images(images.assign(sample=names, is_overlapping=grouping.find_overlaps(images)))
             sample = pd.Series(names, index=images["micrograph_id"])
             grouping_totals.add_measurements(
                 *(rows.assign(sample=rows["micrograph_id"].map(sample)) for rows in (measurements, sizes))

@@ -101,6 +101,7 @@ def run(
     settings = resolve_checks(settings, is_forced="featurise" in steps and not is_rescoring)
     steps = tuple(step for step in steps if step != "classify" or settings.classify.model)
     has_workers = not is_rescoring and settings.run.scheduler != IN_PROCESS
+    preconditions.verify_samples(settings, steps)
     _check_models(settings, steps, say)
     if not has_workers:  # fails now if a requested GPU is missing; preflight checks the GPUs of workers
         to_device(np.zeros(1), settings.run.device)

@@ -5,6 +5,7 @@ from collections.abc import Collection
 from emqa_dask import models
 from emqa_dask.pipeline.workspace import micrograph_ledger
 from emqa_dask.pipeline.workspace.detectors import check_classes, name_detectors
+from emqa_dask.pipeline.workspace.sample_names import make_grouping
 from emqa_dask.pipeline.workspace.stages import list_downstream_tables, list_run_folders
 from emqa_dask.settings import Settings
 from emqa_dask.store import files, marker, parts
@@ -25,6 +26,13 @@ def verify_models(settings: Settings, steps: Collection[str]) -> None:
         check_classes(settings.detect)
     if "classify" in steps:
         models.verify_models([models.CONTENT_MODEL])
+
+
+def verify_samples(settings: Settings, steps: Collection[str]) -> None:
+    """Raises SettingsError for a missing or faulty CSV file of report.samples, which only the last step reads."""
+    if "report" in steps:
+        for grouping in settings.report.samples:
+            make_grouping(grouping)
 
 
 def require_tables(workspace: Workspace, archive: str | marker.Sources) -> None:

@@ -25,7 +25,7 @@ def read_label_table(path: str | Path) -> list[LabelledMicrograph]:
     and line, for other headers, empty cells, values that are no number, negative counts and images that are counted
     twice.
     """
-    table = _read_csv(path)
+    table = read_text_table(path, "uri,n_objects or uri,y,x")
     kind = _find_kind(table, path)
     if table.empty:
         raise ValueError(f"{path}: it has no images")
@@ -73,13 +73,17 @@ def _make_outline(table: pd.DataFrame, numbers: pd.DataFrame, kind: str, k: int,
     return make_mask(decode_mask({"size": list(shape), "counts": counts}, shape, make_error), (y0, x0, y1, x1))
 
 
-def _read_csv(path: str | Path) -> pd.DataFrame:
-    """The file's cells as texts without surrounding blanks; ValueError for what is no CSV."""
+def read_text_table(path: str | Path, header: str) -> pd.DataFrame:
+    """The file's cells as texts without surrounding blanks; ValueError for what is no CSV.
+
+    The header is read as a row, so that a row with more cells is an error, and not one with an index. `header`: the
+    columns that the message asks for.
+    """
     try:
         table = pd.read_csv(path, header=None, dtype=str, keep_default_na=False, encoding="utf-8-sig")
     except ValueError as error:  # also of its encoding
-        raise ValueError(f"{path}: no CSV in UTF-8 with a header uri,n_objects or uri,y,x: {error}") from error
-    table = table.apply(lambda column: column.str.strip())
+        raise ValueError(f"{path}: no CSV in UTF-8 with a header {header}: {error}") from error
+    table = table.fillna("").apply(lambda column: column.str.strip())  # rows may lack their last cells
     table.columns = table.iloc[0].tolist()
     table = table.iloc[1:].reset_index(drop=True)
     if not table.columns.is_unique:
