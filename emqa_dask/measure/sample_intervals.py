@@ -11,6 +11,7 @@ from scipy import special  # scipy.stats takes 0.2 s to import
 N_BUCKETS = 256  # that images share by chance where a sample has more: the bootstrap draws buckets
 N_RESAMPLES = 2000
 TAIL = 0.025  # of a 95 % interval, on either side
+MIN_IMAGES = 5  # that have an interval; resamples of 4 and fewer reach the truth in 87, 74 and 49 % of samples
 
 
 def bootstrap_ratios(
@@ -19,7 +20,7 @@ def bootstrap_ratios(
     """Value and 95 % bootstrap interval (low, high) of each of `ratios`, by name.
 
     The percentile interval, expanded for few images: a sample of 5 varies less than its population, and its quantiles
-    are those of a t distribution.
+    are those of a t distribution. NaN for fewer than MIN_IMAGES.
 
     Parameters
     ----------
@@ -37,7 +38,7 @@ def bootstrap_ratios(
     results = {}
     with np.errstate(divide="ignore", invalid="ignore"):
         values = {name: float(function(totals.sum(axis=0))) for name, function in ratios.items()}
-        if n < 2:
+        if n < MIN_IMAGES:
             return {name: (value, math.nan, math.nan) for name, value in values.items()}
         resampled = generator.multinomial(n, np.full(n, 1 / n), size=N_RESAMPLES) @ totals
         levels = _expand_levels(n)

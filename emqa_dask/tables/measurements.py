@@ -102,7 +102,7 @@ _SAMPLE_VALUES = {  # column -> meaning; each has an interval
     "swelling_percent": "Swelling in %, from the volume of all objects and the area of all images",
 }
 SAMPLE_VALUES = tuple(_SAMPLE_VALUES)
-_INTERVAL = "95 % interval, by bootstrap over images. NaN for fewer than two images."
+_INTERVAL = "95 % interval, by bootstrap over images. NaN for fewer than five images."
 
 
 def _describe_values() -> Columns:

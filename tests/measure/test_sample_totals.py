@@ -76,11 +76,22 @@ def test_results_equal_a_hand_calculation():
     assert row["swelling_uncertainty_percent"] == pytest.approx(0.05 * row["swelling_percent"], rel=0.01)
     assert row["density_std_per_um2"] == pytest.approx(np.std([5, 15], ddof=1))
     assert row["mean_diameter_std_nm"] == pytest.approx(np.std([20, 40], ddof=1))
-    assert row["density_per_um2_low"] < 10 < row["density_per_um2_high"]
     assert math.isnan(row["density_per_mpx"])
     assert sum(row["size_counts"]) == 40
     assert row["d10_nm"] == pytest.approx(20, rel=0.13)
     assert row["d50_nm"] == pytest.approx(40, rel=0.13)
+
+
+def test_five_images_have_intervals():
+    rows = [make_measurement(name, 10 + 5 * k, 20.0 + k) for k, name in enumerate("vwxyz")]
+    (row,) = summarise(rows).to_dict("records")
+    assert row["density_per_um2"] == pytest.approx(10)
+    assert row["density_per_um2_low"] < 10 < row["density_per_um2_high"]
+    assert row["swelling_percent_low"] < row["swelling_percent"] < row["swelling_percent_high"]
+    (row,) = summarise(rows[:4]).to_dict("records")
+    assert math.isnan(row["density_per_um2_low"])
+    assert math.isnan(row["density_per_um2_high"])
+    assert math.isfinite(row["density_std_per_um2"])
 
 
 def test_one_image_has_values_without_intervals():
@@ -149,7 +160,7 @@ def test_trusted_images_without_measurements_are_left_out_with_reason():
 
 
 def test_samples_without_objects_have_a_density_of_zero():
-    (row,) = summarise([make_measurement(name, 0, 1.0) for name in "xyz"]).to_dict("records")
+    (row,) = summarise([make_measurement(name, 0, 1.0) for name in "vwxyz"]).to_dict("records")
     assert (row["density_per_um2"], row["density_per_um2_low"], row["density_per_um2_high"]) == (0, 0, 0)
     assert row["swelling_percent"] == 0
     assert math.isnan(row["mean_diameter_nm"])
