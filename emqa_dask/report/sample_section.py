@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from emqa_dask.report import trends
 from emqa_dask.report.formatting import escape_invisible, format_code, format_number
 
+MAX_POINTS = 500  # samples in a plot, those with the most measured images: 3000 make a page of 20 MB
 MAX_SAMPLES = 60  # rows of a grouping's table, those with the most measured images
 BIN_RATIO = 10 ** (1 / 20)  # of the limits of a bin of size_counts
 PLOTTED = {  # column of tables.SAMPLES -> title, unit
@@ -130,9 +131,11 @@ def _draw_sizes(row: dict, reach: tuple[float, float]) -> Markup:
 
 
 def _draw_plots(samples: pd.DataFrame, quantity: str) -> list[dict]:
-    """Plots of `quantity` against each condition that at least two samples have."""
+    """Plots of `quantity` against each condition that at least two of the largest samples have."""
     plots = []
     title, unit = PLOTTED[quantity]
+    extent = f"; the {MAX_POINTS} samples with the most images" if len(samples) > MAX_POINTS else ""
+    samples = samples.nlargest(MAX_POINTS, "n_measured").sort_index()
     for column, name in CONDITIONS.items():
         is_dated = column == "first_acquired"
         values = samples[column]
@@ -145,7 +148,7 @@ def _draw_plots(samples: pd.DataFrame, quantity: str) -> list[dict]:
         if len({point.x for point in points}) >= 2:
             caption = f"{title} against {name}"
             plots.append(
-                {"title": caption, "line": f"{unit}; bars: 95 %", "svg": draw_points(points, caption, is_dated)}
+                {"title": caption, "line": f"{unit}; bars: 95 %{extent}", "svg": draw_points(points, caption, is_dated)}
             )
     return plots
 

@@ -76,6 +76,16 @@ def test_long_tables_are_cut_to_the_samples_with_most_images():
     assert {row["sample"] for row in grouping["rows"]} == {f"s{k}" for k in range(5, n)}
 
 
+def test_plots_are_cut_to_the_samples_with_most_images():
+    n = sample_section.MAX_POINTS + 5
+    (grouping,) = sample_section.fill_section(make_samples(n, dose=np.arange(n)))["groupings"]
+    assert grouping["plots"][0]["line"].endswith("the 500 samples with the most images")
+    svg = grouping["plots"][0]["svg"]
+    assert svg.count("<circle") == sample_section.MAX_POINTS
+    assert "<title>s5: " in svg
+    assert "<title>s4: " not in svg
+
+
 def test_names_cannot_close_an_element_of_a_plot():
     samples = make_samples(dose=[1.0, 2.0, 3.0], sample=["</title><script>", "b", "c"])
     (grouping,) = sample_section.fill_section(samples)["groupings"]
