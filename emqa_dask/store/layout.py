@@ -72,6 +72,11 @@ class Workspace:
         return files.join(self.uri, "samples.parquet")
 
     @property
+    def estimates(self) -> str:
+        """Table of the results of groups from labels, tables.ESTIMATES."""
+        return files.join(self.uri, "estimates.parquet")
+
+    @property
     def detector_choices(self) -> str:
         """Table of the detectors chosen for sessions, tables.DETECTOR_CHOICES."""
         return files.join(self.uri, "detector_choices.parquet")

@@ -14,6 +14,7 @@ from emqa_dask.pipeline.commands.estimate_groups import Group, estimate_group
 from emqa_dask.pipeline.commands.estimate_images import TOTALS
 from emqa_dask.pipeline.commands.estimate_report import format_interval
 from emqa_dask.pipeline.commands.triage import run
+from emqa_dask.pipeline.workspace.integrity import verify
 from emqa_dask.pipeline.workspace.stages import SCHEMAS, list_run_folders
 from emqa_dask.settings import Settings, SettingsError, replace
 from emqa_dask.store import parts
@@ -169,6 +170,19 @@ def test_groups_of_a_file_and_of_a_wrong_name(triaged, tmp_path):
     assert f"{samples}: {n_overlapping} images match patterns of several samples; the first pattern counts" in lines
     with pytest.raises(SettingsError, match="colour"):
         estimate_table(triaged, counts, grouping="colour")
+
+
+def test_verify_puts_damaged_estimates_aside(triaged, tmp_path):
+    root, _, triage = triaged
+    estimate_table(triaged, write_counts(tmp_path / "counts.csv", triage, triage["n_detections"]))
+    said = []
+    assert verify(str(root), said.append) == 0
+    content = bytearray((root / "estimates.parquet").read_bytes())
+    content[200] ^= 1
+    (root / "estimates.parquet").write_bytes(content)
+    assert verify(str(root), said.append) == 2
+    assert said[-1].endswith("`emqa estimate` makes it again")
+    assert verify(str(root), said.append) == 0
 
 
 def test_labels_of_other_images_are_refused(triaged, tmp_path):

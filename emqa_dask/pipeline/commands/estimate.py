@@ -26,7 +26,6 @@ from emqa_dask.store.layout import Workspace
 Say = Callable[[str], None]
 ALL_IMAGES = "all"  # grouping without groups
 SAMPLE = "sample"  # grouping of the first entry of report.samples
-ESTIMATES_FILE = "estimates.parquet"
 
 
 def estimate(
@@ -70,7 +69,7 @@ def estimate(
     say(_describe_labels(images, matched))
     rows = _estimate_groups(images, matched, chances, settings, say)
     table = tables.conform([{"grouping": grouping} | row for row in rows], tables.ESTIMATES)
-    target = out or files.join(root, ESTIMATES_FILE)
+    target = out or workspace.estimates
     if target.lower().endswith(".csv"):
         files.write_text(target, table.to_pandas().to_csv(index=False))
     else:

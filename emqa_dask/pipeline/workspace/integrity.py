@@ -66,6 +66,7 @@ def verify(root: str, say: Say) -> int:
         if not any(map(files.exists, (workspace.micrographs, workspace.micrographs_copy))):
             missing_uris.append(workspace.micrographs)
         n_damaged = put_aside_damaged_tables(workspace, settings, say, all_files=True)
+        has_damaged_estimates = _examine_estimates(workspace, say)
         document = provenance.read(workspace)
         missing_uris += [uri for uri in preconditions.find_missing_parts(workspace, settings) if uri not in listed]
         missing_uris += [workspace.failures] if document and not read_checksum(workspace.failures) else []
@@ -76,9 +77,9 @@ def verify(root: str, say: Say) -> int:
     if n_damaged:
         command = marker.format_triage_command(root, marker.read_sources(root))
         say(f"{n_damaged:,} files are damaged: {command} makes them again")
-    else:
+    elif not has_damaged_estimates:
         say("every stored file is as it was written")
-    return 2 if n_damaged else 0
+    return 2 if n_damaged or has_damaged_estimates else 0
 
 
 def _list_run_folders(settings: Settings) -> list[str]:
@@ -116,6 +117,15 @@ def _examine_ledger(workspace: Workspace, say: Say) -> int:
         aside.put_aside(workspace.uri, copy)
         say(f"damaged: {ledger} and its copy; `emqa triage` reads the archive anew, and all is made again")
     return 1
+
+
+def _examine_estimates(workspace: Workspace, say: Say) -> bool:
+    """Whether the estimates are damaged; they need labels, so that no run makes them again."""
+    uri = workspace.estimates
+    if not files.exists(uri) or read_checksum(uri):
+        return False
+    say(f"damaged: {uri}, put aside as {aside.put_aside(workspace.uri, uri)}; `emqa estimate` makes it again")
+    return True
 
 
 def _examine_catalog(workspace: Workspace, say: Say) -> int:
