@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 EDGE_MARGIN_PX = 1.0  # an object nearer to the edge may continue behind it: boxes of networks are this uncertain
-MIN_RANGE_PX = 1.0  # smallest range of positions of an object: one as large as the image has no unbounded weight
+MIN_RANGE_FRACTION = 0.1  # of a side: an object nearly as large as the image counts at most 100 times
 
 
 def compute_edge_weights(boxes: ArrayLike, shape: tuple[int, int]) -> NDArray[np.float64]:
@@ -12,7 +12,8 @@ def compute_edge_weights(boxes: ArrayLike, shape: tuple[int, int]) -> NDArray[np
 
     An object that is not cut stands for all of its size, of which those near the edge are cut: its weight is the area
     of the image over the area of the positions at which the image contains it whole. The sum of the weights is an
-    unbiased estimate of the number of objects with centres in the image, and weighted sizes are unbiased, too.
+    unbiased estimate of the number of objects with centres in the image, and weighted sizes are unbiased, too. Objects
+    larger than 0.9 of a side have the weight of one that large, so that one false detection is not all that counts.
 
     Parameters
     ----------
@@ -32,5 +33,5 @@ def compute_edge_weights(boxes: ArrayLike, shape: tuple[int, int]) -> NDArray[np
     boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
     size = np.array(shape, np.float64)
     is_whole = ((boxes[:, :2] >= EDGE_MARGIN_PX) & (boxes[:, 2:] <= size - EDGE_MARGIN_PX)).all(axis=1)
-    ranges = np.maximum(size - 2 * EDGE_MARGIN_PX - (boxes[:, 2:] - boxes[:, :2]), MIN_RANGE_PX)
+    ranges = np.maximum(size - 2 * EDGE_MARGIN_PX - (boxes[:, 2:] - boxes[:, :2]), MIN_RANGE_FRACTION * size)
     return np.where(is_whole, size.prod() / ranges.prod(axis=1), 0.0)

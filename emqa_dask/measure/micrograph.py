@@ -113,7 +113,7 @@ def _measure_members(objects: Objects, weights: NDArray, field: Field, settings:
         "density_per_nm2": density_per_nm2,
         "density_per_um3": density_per_nm2 / thickness * NM3_PER_UM3,
         **_summarise_diameters(objects.diameters_px, weights, side),
-        "area_fraction": float(weights @ objects.areas_px) / math.prod(field.shape),
+        "area_fraction": float(np.nansum(weights * objects.areas_px)) / math.prod(field.shape),
         "mean_circularity": weighted.compute_mean(objects.circularity, weights),
         "neighbour_distance_px": distance,
         "neighbour_distance_nm": distance * side,

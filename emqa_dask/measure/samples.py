@@ -44,8 +44,8 @@ class ClassTotals:
         columns = np.column_stack(
             [
                 n_corrected,
-                np.where(n_corrected > 0, n_corrected * rows["mean_diameter_nm"], 0),
-                np.where(n_corrected > 0, n_corrected * rows["mean_diameter_px"], 0),
+                np.nan_to_num(n_corrected * rows["mean_diameter_nm"]),  # NaN without objects that have a size
+                np.nan_to_num(n_corrected * rows["mean_diameter_px"]),
                 rows["area_fraction"] * mpx,
                 rows["volume_nm3"],
             ]

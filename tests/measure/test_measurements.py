@@ -75,6 +75,15 @@ def test_unknown_pixel_size_leaves_pixels_only(nm_per_pixel):
     assert {size["unit"] for size in sizes} == {"px"}
 
 
+def test_object_with_an_empty_mask_counts_without_a_size():
+    disks = make_disks([[50, 50], [20, 30]], [10, 20], (100, 200))
+    disks.diameters_px[1] = disks.areas_px[1] = np.nan
+    (row, _), _ = measure_objects(disks, Field((100, 200), 1.0), Measure(edge_correction=False))
+    assert (row["n_objects"], row["mean_diameter_px"]) == (2, 10)
+    assert row["area_fraction"] == pytest.approx(math.pi / 4 * 100 / 20000)
+    assert row["volume_nm3"] == pytest.approx(math.pi / 6 * 1000)
+
+
 def test_pixels_that_are_not_square_count_by_their_area():
     disks = make_disks([[50, 50]], [10], (100, 200))
     (row, _), _ = measure_objects(disks, Field((100, 200), 1.0, 4.0), Measure())
@@ -148,7 +157,7 @@ def test_edge_weight_by_hand():
     weights = compute_edge_weights(boxes, (100, 100))
     assert weights[0] == pytest.approx(100 * 100 / (88 * 78))
     assert list(weights[1:4]) == [0, 0, 0]
-    assert weights[4] == 100 * 100  # its only position
+    assert weights[4] == pytest.approx(10 * 10)  # as large as the image, less its margin: the largest weight
     assert compute_edge_weights(np.zeros((0, 4)), (5, 5)).shape == (0,)
 
 
