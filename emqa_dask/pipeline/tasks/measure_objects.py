@@ -19,7 +19,7 @@ FIELD_COLUMNS = ["micrograph_id", "height_px", "width_px", "nm_per_pixel", "nm_p
 EVIDENCE_COLUMNS = ["micrograph_id", "detector", "score_floor"]
 
 
-def measure_partitions(
+def measure_stored_objects(
     workspace: Workspace, rows: pd.DataFrame, settings: Settings, names: Sequence[str]
 ) -> dict[str, list[dict]]:
     """Rows of MEASUREMENT_TABLES of partitions `names`: of every micrograph and detector with evidence.
@@ -68,7 +68,7 @@ def make_measurements_together(
     folders = list_run_folders(settings)
     names = list(dict.fromkeys(rows["partition"]))
     partition_names = dict(zip(rows["micrograph_id"], rows["partition"], strict=True))
-    for table, new_rows in measure_partitions(workspace, rows, settings, names).items():
+    for table, new_rows in measure_stored_objects(workspace, rows, settings, names).items():
         table_rows = pd.DataFrame(new_rows, columns=SCHEMAS[table].names)
         row_names = table_rows["micrograph_id"].map(partition_names)
         parts.write_parts(workspace.uri, folders[table], table_rows, row_names, names, SCHEMAS[table])

@@ -10,7 +10,7 @@ from emqa_dask.partition import Partition
 from emqa_dask.pipeline.tasks.classify import classify_micrographs
 from emqa_dask.pipeline.tasks.image_stages import ImageStages
 from emqa_dask.pipeline.tasks.measure_images import measure_partition
-from emqa_dask.pipeline.tasks.measure_objects import MEASUREMENT_TABLES, measure_partitions
+from emqa_dask.pipeline.tasks.measure_objects import MEASUREMENT_TABLES, measure_stored_objects
 from emqa_dask.pipeline.tasks.predict import FEATURE_COLUMNS, join_evidence, predict_rows, summarise_detections
 from emqa_dask.pipeline.tasks.store_partition import store_partition
 from emqa_dask.pipeline.workspace.failures import drop_parts, read_failed_ids
@@ -58,7 +58,7 @@ def make_tables(
             _predict(workspace, partition, rows, settings, table_folders, missing)
     if set(MEASUREMENT_TABLES) & set(missing):
         with stages.time_stage("measure"):
-            for table, table_rows in measure_partitions(workspace, rows, settings, [partition.name]).items():
+            for table, table_rows in measure_stored_objects(workspace, rows, settings, [partition.name]).items():
                 parts.write_part(workspace.uri, table_folders[table], partition.name, table_rows, SCHEMAS[table])
     n_bytes = sum(row.height_px * row.width_px * np.dtype(row.dtype).itemsize for row in remaining.itertuples())
     return {
