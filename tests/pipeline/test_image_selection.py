@@ -1,33 +1,40 @@
-"""Batches of an export: parts of them hold the same rows, each image whole."""
+"""Detections of selected micrographs: of some of a partition, of one detector of several, above the floor."""
 
-import io
-
+import numpy as np
 import pyarrow as pa
 import pytest
 
-from emqa_dask.pipeline.workspace.image_selection import split_batch
-from emqa_dask.review.exports.formats import FORMATS
-from tests.review.exported import make_batch
+from emqa_dask.pipeline.workspace.image_selection import _select_objects
+
+OBJECTS = pa.table(
+    {
+        "micrograph_id": ["a", "a", "b", "b", "c"],
+        "detector": ["log", "net", "log", "log", "log"],
+        "score": [0.9, 0.8, 0.7, 0.05, 0.6],
+        "x_px": [0.0, 1.0, 2.0, 3.0, 4.0],
+    }
+)
 
 
-@pytest.mark.parametrize("n_objects", [1, 4, 5, 6, 1000])
-def test_parts_of_a_batch_hold_whole_images(n_objects):
-    batch, _ = make_batch(n_images=3, n_objects=5)
-    parts = list(split_batch(batch, n_objects))
-    names = ["micrograph_id", "uri", "index"]
-    assert pa.concat_tables([part.images for part in parts]).select(names).equals(batch.images.select(names))
-    assert [jpeg for part in parts for jpeg in part.thumbnails] == list(batch.thumbnails)
-    assert sum(len(part.objects) for part in parts) == len(batch.objects)
-    assert all(len(part.objects) <= max(n_objects, 5) for part in parts)
-    for part in parts:
-        owners = part.objects["image"].to_numpy()
-        assert ((owners >= 0) & (owners < len(part.images))).all()
-    uris = [uri for part in parts for uri in part.repeat("uri").to_pylist()]
-    assert uris == batch.repeat("uri").to_pylist()
-    scores = [score for part in parts for score in part.objects["score"].to_pylist()]
-    assert scores == batch.objects["score"].to_pylist()
-    for name in ("coco", "cvat", "csv", "geojson"):
-        streams = (io.BytesIO(), io.BytesIO())
-        FORMATS[name].write_batches(parts, streams[0], has_polygons=False)
-        FORMATS[name].write_batches([batch], streams[1], has_polygons=False)
-        assert streams[0].getvalue() == streams[1].getvalue()
+@pytest.mark.parametrize(
+    ("ids", "detectors", "places", "images", "numbers"),
+    [
+        (["a", "b", "c"], ["log", "log", "log"], [0, 2, 4], [0, 1, 2], [0, 0, 0]),
+        (["c"], ["log"], [4], [0], [0]),  # all of the selected ones count, others of the partition do not
+        (["c", "a"], ["log", "net"], [4, 1], [0, 1], [0, 1]),
+        (["b"], ["net"], [], [], []),
+        (["d"], ["log"], [], [], []),
+    ],
+)
+def test_objects_are_those_of_the_images_and_their_detectors(ids, detectors, places, images, numbers):
+    selected = _select_objects(OBJECTS, pa.chunked_array([ids]), np.array(detectors, object), 0.1)
+    assert selected["x_px"].to_pylist() == places
+    assert selected["image"].to_pylist() == images
+    assert selected["object"].to_pylist() == numbers
+
+
+def test_all_objects_stay_as_they_are():
+    objects = OBJECTS.filter(pa.array([True, False, True, False, True]))
+    ids = pa.chunked_array([["a", "b", "c"]])
+    selected = _select_objects(objects, ids, np.array(["log"] * 3, object), 0.1)
+    assert selected["x_px"].to_pylist() == [0, 2, 4]

@@ -144,8 +144,9 @@ def _select_objects(objects: pa.Table, ids: pa.ChunkedArray, detectors: np.ndarr
         objects["score"].to_numpy()[order] >= score_floor
     )
     selected = objects.drop_columns("micrograph_id")
-    if not is_counted.all() or (order != np.arange(len(objects))).any():
-        selected = selected.take(pa.array(order[is_counted]))
+    counted_rows = order[is_counted]
+    if not np.array_equal(counted_rows, np.arange(len(objects))):
+        selected = selected.take(pa.array(counted_rows))
     return selected.append_column("image", pa.array(owners[is_counted], pa.int32())).append_column(
         "object", pa.array(numbers[is_counted], pa.int32())
     )
