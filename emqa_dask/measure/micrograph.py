@@ -12,13 +12,12 @@ from emqa_dask.measure import weighted
 from emqa_dask.measure.edge_correction import compute_edge_weights
 from emqa_dask.measure.neighbours import compute_neighbour_distance
 from emqa_dask.measure.sizes import BIN_LIMITS, count_sizes
-from emqa_dask.measure.swelling import compute_swelling
+from emqa_dask.measure.swelling import NM2_PER_UM2, compute_swelling
 from emqa_dask.pixel_sides import compute_pixel_side_nm
 from emqa_dask.settings import Measure
 from emqa_dask.tables import DIAMETER_STATISTICS
 
 QUANTILE_LEVELS = (0.1, 0.5, 0.9)
-NM2_PER_UM2 = 1e6
 NM3_PER_UM3 = 1e9
 # Columns of tables.DETECTIONS that are measured.
 COLUMNS = ["y_px", "x_px", "y0", "x0", "y1", "x1", "area_px", "circularity", "diameter_px", "label"]

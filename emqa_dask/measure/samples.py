@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from emqa_dask.measure.sample_intervals import N_BUCKETS, bootstrap_ratios
 from emqa_dask.measure.sizes import BIN_LIMITS, N_BINS
-from emqa_dask.measure.swelling import compute_swelling
+from emqa_dask.measure.swelling import NM2_PER_UM2, compute_swelling
 
 NO_PIXEL_SIZE = "no_pixel_size"  # reasons why trusted images are left out
 NOT_MEASURED = "not_measured"
@@ -40,7 +40,7 @@ class ClassTotals:
     def add(self, rows: pd.DataFrame, buckets: NDArray) -> None:
         """Add `rows` of tables.MEASUREMENTS, one per image, to `buckets` (n,)."""
         n_corrected = rows["n_corrected"].to_numpy()
-        mpx = _compute_megapixels(rows)
+        mpx = compute_megapixels(rows)
         columns = np.column_stack(
             [
                 n_corrected,
@@ -103,7 +103,7 @@ class SampleTotals:
         )
         for key, positions in pd.Series(range(len(keys))).groupby(pd.Index(keys, tupleize_cols=False)):
             rows = images.iloc[positions]
-            areas = np.column_stack([rows["area_um2"].fillna(0), _compute_megapixels(rows)])
+            areas = np.column_stack([rows["area_um2"].fillna(0), compute_megapixels(rows)])
             np.add.at(self.areas[key], buckets[rows["micrograph_id"]].to_numpy(), areas)
             self.thickness_nm[key] = float(rows["foil_thickness_nm"].iloc[-1])
         has_scale = measurements["area_um2"].notna().rename("has_scale")
@@ -168,7 +168,8 @@ class SampleTotals:
         areas = self.areas[key]
         area_um2 = areas[:, AREA_UM2].sum() if has_scale else math.nan
         thickness = self.thickness_nm[key]
-        _, uncertainty = compute_swelling(totals.buckets[:, VOLUME].sum(), area_um2 * 1e6, thickness, thickness_std_nm)
+        volume = totals.buckets[:, VOLUME].sum()
+        _, uncertainty = compute_swelling(volume, area_um2 * NM2_PER_UM2, thickness, thickness_std_nm)
         values = {
             "n_measured": self.n_measured[key],
             "n_objects": totals.n_objects,
@@ -199,7 +200,7 @@ def _list_ratios(has_scale: bool, thickness_nm: float) -> dict:
     ratios["mean_diameter_nm"] = lambda t: t[..., DIAMETERS_NM] / t[..., N_CORRECTED]
     if thickness_nm > 0:
         ratios["swelling_percent"] = lambda t: compute_swelling(
-            t[..., VOLUME], t[..., n_class + AREA_UM2] * 1e6, thickness_nm
+            t[..., VOLUME], t[..., n_class + AREA_UM2] * NM2_PER_UM2, thickness_nm
         )[0]
     return ratios
 
@@ -220,7 +221,8 @@ def _summarise_sizes(counts: NDArray) -> dict:
     return {"size_counts": counts[first : last + 1].tolist(), "size_low_nm": float(BIN_LIMITS[first]), **quantiles}
 
 
-def _compute_megapixels(rows: pd.DataFrame) -> NDArray:
+def compute_megapixels(rows: pd.DataFrame) -> NDArray:
+    """(n,) sizes of the images `rows`: height_px, width_px."""
     return (rows["height_px"] * rows["width_px"]).to_numpy(float) / 1e6
 
 

@@ -3,6 +3,8 @@
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+NM2_PER_UM2 = 1e6
+
 
 def compute_swelling(
     volume_nm3: ArrayLike, area_nm2: ArrayLike, thickness_nm: ArrayLike, thickness_std_nm: ArrayLike = 0.0

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from emqa_dask import tables
 from emqa_dask.measure.micrograph import Field, Objects, measure_objects
+from emqa_dask.measure.samples import compute_megapixels
 from emqa_dask.pipeline.workspace import micrograph_ledger
 from emqa_dask.pipeline.workspace.acquisition_groups import name_groups
 from emqa_dask.pipeline.workspace.labels import match_labels
@@ -65,7 +66,7 @@ def compute_totals(rows: pd.DataFrame, thickness_nm: float, has_edge_correction:
     diameters = [np.where(has_sizes, weights * rows[f"mean_diameter_{unit}"], 0.0) for unit in ("px", "nm")]
     area_um2 = rows["area_um2"].to_numpy(float)
     n_objects = weights if has_edge_correction else rows["n_objects"].to_numpy(float)
-    area_mpx = (rows["height_px"] * rows["width_px"]).to_numpy(float) / 1e6
+    area_mpx = compute_megapixels(rows)
     specimen = area_um2 * (thickness_nm or math.nan) * NM3_PER_UM2_NM
     return np.column_stack([n_objects, *diameters, rows["volume_nm3"], area_mpx, area_um2, specimen])
 

@@ -36,7 +36,7 @@ class Verdicts:
         order = np.argsort(all_keys, kind="stable")
         self._keys = all_keys[order]
         self._codes = {name: np.concatenate([np.zeros(0, np.int16), *columns[name]])[order] for name in codes}
-        self._names = {name: np.array([*numbers, None], object) for name, numbers in codes.items()}
+        self._names = {name: np.array(list(numbers), object) for name, numbers in codes.items()}
 
     def find(self, micrograph_ids: pd.Series) -> pd.DataFrame:
         """verdict, reason and detector of each micrograph, in their order."""
