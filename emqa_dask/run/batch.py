@@ -63,7 +63,7 @@ def open_batch(settings: Settings, preload: Sequence[str] = (), say: Say = print
         job_class = record_refusals(cluster_class.job_cls)
         cluster = stack.enter_context(cluster_class(job_cls=job_class, **options))
         _test_script(system, name, cluster.job_script())
-        client = stack.enter_context(Client(cluster, security=options["security"]))
+        client = stack.enter_context(Client(cluster, security=options["security"], set_as_default=False))
         jobs = cluster.adapt(
             Adaptive=AdaptiveJobs,
             minimum_jobs=n_jobs or section.min_jobs,

@@ -88,7 +88,7 @@ def open_cuda(settings: Settings, preload: Sequence[str] = (), say: Callable[[st
             ) from error
         finally:
             asyncio_log.setLevel(former_level)
-        client = stack.enter_context(Client(cluster, security=security))
+        client = stack.enter_context(Client(cluster, security=security, set_as_default=False))
         say("; ".join(f"GPU {gpu.device}: {gpu.name}, {gpu.memory_bytes / GIB:.0f} GiB" for gpu in gpus))
         yield client
 

@@ -72,7 +72,7 @@ class _Dispatch:
     def __post_init__(self) -> None:
         from distributed import as_completed
 
-        self.completed = as_completed()
+        self.completed = as_completed(loop=self.client.loop)
         self._token = uuid.uuid4().hex[:12]  # a key is an identity: an old result or error never comes back under it
         self._numbers = itertools.count()
         self._fresh = map(Attempt, self.tasks)

@@ -63,7 +63,7 @@ def open_kubernetes(settings: Settings, preload: Sequence[str] = (), say: Say = 
                 f"{name}` and the logs of the Dask operator and of the scheduler's pod"
             ) from error
         cluster = stack.enter_context(made_cluster)
-        client = stack.enter_context(watch_connection(OneSchedulerClient(cluster)))
+        client = stack.enter_context(watch_connection(OneSchedulerClient(cluster, set_as_default=False)))
         if manifest and not run.workers:
             cluster.adapt(minimum=section.min_workers, maximum=section.max_workers)
         wait_for_workers(

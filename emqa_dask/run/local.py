@@ -84,7 +84,7 @@ def open_local(settings: Settings, preload: Sequence[str] = (), say: Callable[[s
         cluster = start_cluster(LocalCluster, options, say)
         stack.callback(close_cluster, cluster)
         clusters.append(cluster)
-        yield stack.enter_context(Client(cluster, security=security))
+        yield stack.enter_context(Client(cluster, security=security, set_as_default=False))
 
 
 def start_cluster(make_cluster: Callable, options: dict, say: Callable[[str], None]):

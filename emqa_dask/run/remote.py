@@ -46,7 +46,9 @@ def open_remote(settings: Settings, preload: Sequence[str] = (), say: Say = prin
         remedy = is_plain if run.tls else "speaks TLS only: set run.tls to a folder with ca.pem, cert.pem and key.pem"
         raise RuntimeError(f"the scheduler at {address} {remedy}")
     try:
-        client = OneSchedulerClient(address, timeout=CONNECT_S, security=tls.load_security(run.tls))
+        client = OneSchedulerClient(
+            address, timeout=CONNECT_S, security=tls.load_security(run.tls), set_as_default=False
+        )
     except OSError as error:
         cause = f" ({' '.join(str(error.__cause__ or error).split())})"
         raise RuntimeError(

@@ -76,6 +76,13 @@ def test_no_process_of_the_run_listens_to_the_network(client):
         assert page.status == 200
 
 
+def test_other_computations_of_the_process_keep_their_client(client):
+    from distributed.client import _get_global_client
+
+    assert client.submit(os.getpid).result(timeout=60) != os.getpid()
+    assert _get_global_client() is None
+
+
 def test_the_scheduler_remembers_little(client):
     """What it keeps of the past does not grow with the number of tasks, and one stage is one group of one prefix."""
 
