@@ -22,6 +22,8 @@ FILES = {
     "EVENTS": "events.parquet",
     "SAMPLES": "samples.parquet",
     "ESTIMATES": "estimates.parquet",
+    "REVIEW_PLAN": "review_plan.parquet",
+    "DECISIONS": "decisions/*.json",
     "FAILURES": "failures.parquet",
     "LATTICE_ORDER": "order.parquet in the folder of emqa tune order",
     "LATTICE_ORDER_WINDOWS": "windows.parquet in the folder of emqa tune order",

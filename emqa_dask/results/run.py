@@ -20,7 +20,7 @@ from emqa_dask.store.layout import Workspace
 
 SINGLE_TABLES = (
     *("triage", "catalog", "micrographs", "flags", "samples", "sessions", "drifts"),
-    *("detector_choices", "failures", "estimates"),
+    *("detector_choices", "failures", "estimates", "review_plan"),
 )
 # What the settings need for tables that not every run makes.
 CLASSIFIER = "a classifier (`--classifier MODEL_DIR`)"
@@ -30,7 +30,7 @@ CONDITIONS = {
     "detector_choices": "`--detector auto`",
     **dict.fromkeys(("probabilities", "regions", "classifications", "sessions", "drifts"), CLASSIFIER),
 }
-IMAGE_TABLES = ("triage", "micrographs", "flags")  # single tables with micrograph_id
+IMAGE_TABLES = ("triage", "micrographs", "flags", "review_plan")  # single tables with micrograph_id
 # What a command line has before and after the workspace.
 STEP_ARGUMENTS = {"ingest": (("SRC", "--workspace"), ()), "estimate": ((), ("LABELS",))}
 
@@ -75,8 +75,8 @@ class Run:
     Attributes ``triage``, ``samples``, ``measurements``, ``sizes``, ``detections``, ``features``, ``predictions``,
     ``classifications``, ``evidence``, ``embeddings``, ``probabilities``, ``regions``, ``thumbnails``,
     ``custom_checks``, ``catalog``, ``micrographs``, ``flags``, ``sessions``, ``drifts``, ``detector_choices``,
-    ``failures``, ``estimates`` and ``events`` are the tables of these names as dask.dataframe, as ``read_table``
-    gives them.
+    ``failures``, ``estimates``, ``review_plan`` and ``events`` are the tables of these names as dask.dataframe, as
+    ``read_table`` gives them.
 
     Parameters
     ----------

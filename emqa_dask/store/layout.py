@@ -77,6 +77,21 @@ class Workspace:
         return files.join(self.uri, "estimates.parquet")
 
     @property
+    def review_plan(self) -> str:
+        """Table of the images to review, tables.REVIEW_PLAN."""
+        return files.join(self.uri, "review_plan.parquet")
+
+    @property
+    def review_plan_csv(self) -> str:
+        """The images to review for spreadsheets, in their order."""
+        return files.join(self.uri, "review_plan.csv")
+
+    @property
+    def decisions(self) -> str:
+        """Folder with the decisions of reviewers, a JSON file each."""
+        return files.join(self.uri, "decisions")
+
+    @property
     def detector_choices(self) -> str:
         """Table of the detectors chosen for sessions, tables.DETECTOR_CHOICES."""
         return files.join(self.uri, "detector_choices.parquet")

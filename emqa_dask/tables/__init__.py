@@ -29,6 +29,7 @@ from emqa_dask.tables.estimates import ESTIMATES
 from emqa_dask.tables.images import CUSTOM_CHECKS, FEATURES, FLAGS, IMAGE_STATISTICS, THON_RINGS
 from emqa_dask.tables.measurements import DIAMETER_STATISTICS, MEASUREMENTS, SAMPLE_VALUES, SAMPLES, SIZES
 from emqa_dask.tables.order import LATTICE_ORDER, LATTICE_ORDER_POINTS, LATTICE_ORDER_WINDOWS
+from emqa_dask.tables.review import DECISION_KINDS, DECISIONS, REVIEW_PLAN
 from emqa_dask.tables.runs import DETECTOR_CHOICES, EVENTS, FAILURES
 from emqa_dask.tables.schema import conform, empty, with_column
 from emqa_dask.tables.verdicts import TRIAGE, VERDICTS
@@ -53,6 +54,8 @@ ALL_TABLES = {
     "sizes": SIZES,
     "samples": SAMPLES,
     "estimates": ESTIMATES,
+    "review_plan": REVIEW_PLAN,
+    "decisions": DECISIONS,
     "sessions": SESSIONS,
     "drifts": DRIFTS,
     "triage": TRIAGE,
@@ -70,6 +73,8 @@ __all__ = [
     "CONSISTENCY_FEATURES",
     "CONTENT",
     "CUSTOM_CHECKS",
+    "DECISIONS",
+    "DECISION_KINDS",
     "DETECTIONS",
     "DETECTION_FEATURES",
     "DETECTOR_CHOICES",
@@ -96,6 +101,7 @@ __all__ = [
     "PREDICTIONS",
     "PROBABILITIES",
     "REGIONS",
+    "REVIEW_PLAN",
     "SAMPLES",
     "SAMPLE_VALUES",
     "SCORE_BINS",

@@ -14,7 +14,7 @@ from emqa_dask.pipeline.workspace import failures, journal, micrograph_ledger, p
 from emqa_dask.pipeline.workspace.part_folders import SURVEY_FILES, SURVEY_FRAMES, name_failures_folder
 from emqa_dask.pipeline.workspace.stages import list_downstream_tables, list_run_folders
 from emqa_dask.settings import Settings, Store
-from emqa_dask.store import aside, files, layout, lock, marker, micrographs, parts, stacks, stored_settings
+from emqa_dask.store import aside, decisions, files, layout, lock, marker, micrographs, parts, stacks, stored_settings
 from emqa_dask.store.layout import Workspace
 
 Say = Callable[[str], None]
@@ -66,7 +66,7 @@ def verify(root: str, say: Say) -> int:
         if not any(map(files.exists, (workspace.micrographs, workspace.micrographs_copy))):
             missing_uris.append(workspace.micrographs)
         n_damaged = put_aside_damaged_tables(workspace, settings, say, all_files=True)
-        has_damaged_estimates = _examine_estimates(workspace, say)
+        n_lost = _examine_estimates(workspace, say) + _examine_review(workspace, say)
         document = provenance.read(workspace)
         missing_uris += [uri for uri in preconditions.find_missing_parts(workspace, settings) if uri not in listed]
         missing_uris += [workspace.failures] if document and not read_checksum(workspace.failures) else []
@@ -77,9 +77,9 @@ def verify(root: str, say: Say) -> int:
     if n_damaged:
         command = marker.format_triage_command(root, marker.read_sources(root))
         say(f"{n_damaged:,} files are damaged: {command} makes them again")
-    elif not has_damaged_estimates:
+    elif not n_lost:
         say("every stored file is as it was written")
-    return 2 if n_damaged or has_damaged_estimates else 0
+    return 2 if n_damaged or n_lost else 0
 
 
 def _list_run_folders(settings: Settings) -> list[str]:
@@ -126,6 +126,18 @@ def _examine_estimates(workspace: Workspace, say: Say) -> bool:
         return False
     say(f"damaged: {uri}, put aside as {aside.put_aside(workspace.uri, uri)}; `emqa estimate` makes it again")
     return True
+
+
+def _examine_review(workspace: Workspace, say: Say) -> int:
+    """Number of damaged decisions and plans of a review; no run makes them again."""
+    damaged = decisions.read_decisions(workspace.uri)[1]
+    for uri in damaged:
+        say(f"damaged: {uri}, put aside as {aside.put_aside(workspace.uri, uri)}; the reviewer has to decide again")
+    uri = workspace.review_plan
+    if not files.exists(uri) or read_checksum(uri):
+        return len(damaged)
+    say(f"damaged: {uri}, put aside as {aside.put_aside(workspace.uri, uri)}; `emqa review plan` makes it again")
+    return len(damaged) + 1
 
 
 def _examine_catalog(workspace: Workspace, say: Say) -> int:
