@@ -74,6 +74,12 @@ def make_archive(n_files: int = 60, seed: int = 0) -> dict[str, pd.DataFrame]:
         nm_per_pixel=np.where(rng.random(n) < 0.2, np.nan, rng.choice([0.05, 0.31, 0.5, 1.2], n)),
         nm_per_pixel_source=rng.choice(["header", "sidecar", "user", "none"], n),
         is_nm_per_pixel_suspect=rng.random(n) < 0.05,
+        session=[f"session_{i % 5}, Themis, {94 + i % 2}000x" for i in index],
+        instrument="Themis",
+        acquired=[f"2021-0{1 + i % 6}-{1 + i % 28:02d}T{i % 24:02d}:00:00" for i in index],
+        voltage_kv=300.0,
+        magnification=94_000.0 + 1000 * (index % 2),
+        partition=[f"{i % 3}-stack-00000000" for i in range(n)],
     )
     n_detections = np.where(rng.random(n) < 0.1, 0, rng.integers(1, 400, n))
     is_empty = n_detections == 0
@@ -92,6 +98,7 @@ def make_archive(n_files: int = 60, seed: int = 0) -> dict[str, pd.DataFrame]:
             **dict(zip(tables.F1_QUANTILES, quantiles.T)),
             "ood_distance": np.where(is_empty, np.nan, rng.lognormal(-0.8, 0.6, n)),
             "evidence": np.where(is_empty, "no_detections", "detections"),
+            "because": [[] if empty else ["noise floor is 0.1", "contrast is 0.5 & low"] for empty in is_empty],
         }
     )
     flagged = [(i, f) for i in range(n) for f in FLAGS if rng.random() < 0.02]

@@ -47,7 +47,15 @@ TRIAGE = define_schema(
             "prediction.",
         ),
         "predicted_precision": (pa.float64(), "Predicted precision of the detections; see predictions."),
+        "predicted_precision_low": (pa.float64(), "Lower end of its conformal interval."),
+        "predicted_precision_high": (pa.float64(), "Upper end of its conformal interval."),
         "predicted_recall": (pa.float64(), "Predicted recall of the detections; see predictions."),
+        "predicted_recall_low": (pa.float64(), "Lower end of its conformal interval."),
+        "predicted_recall_high": (pa.float64(), "Upper end of its conformal interval."),
+        "because": (
+            pa.string(),
+            "Features that changed predicted_f1 most (SHAP values), in words; see predictions. Null without any.",
+        ),
         "detector_agreement": (pa.float64(), "Agreement of the detector with the others (F1); see evidence."),
         "ood_distance": (
             pa.float64(),
@@ -80,9 +88,26 @@ TRIAGE = define_schema(
             pa.bool_(),
             "True when the pixel size is about 10 or 100 times larger or smaller than that of the acquisition group.",
         ),
+        "session": (
+            pa.string(),
+            "Images that were recorded together: uppermost folder, instrument and magnification, as far as they are "
+            "known. Null for a file without micrographs.",
+        ),
+        "instrument": (pa.string(), "Name of the microscope as written in the file. Null when it is unknown."),
+        "acquired": (
+            pa.string(),
+            "Date and time of the acquisition, ISO 8601, as precise as the file gives it. Null when it is unknown.",
+        ),
+        "voltage_kv": (pa.float64(), "Acceleration voltage in kV. NaN when it is unknown."),
+        "magnification": (pa.float64(), "Magnification that the microscope indicated. NaN when it is unknown."),
         "height_px": (pa.int64(), "Height of the image in px (rows). Null for a file without micrographs."),
         "width_px": (pa.int64(), "Width of the image in px (columns). Null for a file without micrographs."),
         "format": (pa.string(), "Format of the file's content, e.g. TIFF. Null when it is not recognised."),
         "content_sha256": (pa.string(), "SHA-256 of the file's bytes."),
+        "partition": (
+            pa.string(),
+            "Name of the partition (shard, task and part file) that contains the micrograph; see micrographs. Null for "
+            "a file without micrographs.",
+        ),
     }
 )

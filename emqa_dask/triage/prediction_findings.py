@@ -111,5 +111,11 @@ def describe_f1(rows: pd.DataFrame, settings: Triage) -> pd.Series:
 
 def _describe_reasons(because: object) -> str:
     """The main reasons of a prediction as a sentence, with a blank in front; "" without any."""
-    reasons = list(because)[:N_BECAUSE] if isinstance(because, list | tuple | np.ndarray) else []
-    return f" Mostly: {'; '.join(reasons)}." if reasons else ""
+    reasons = join_reasons(because, N_BECAUSE)
+    return f" Mostly: {reasons}." if reasons else ""
+
+
+def join_reasons(because: object, n_max: int | None = None) -> str | None:
+    """The first `n_max` reasons of a prediction as one text; None without any."""
+    reasons = list(because)[:n_max] if isinstance(because, list | tuple | np.ndarray) else []
+    return "; ".join(reasons) or None

@@ -9,6 +9,7 @@ FILE_FRAME = -1  # frame of a file's own row: it sorts before the micrographs of
 MICROGRAPH_COLUMNS = ("uri", "frame", "content_sha256", "height_px", "width_px")
 MICROGRAPH_COLUMNS += ("nm_per_pixel", "nm_per_pixel_y", "nm_per_pixel_source", "damage")
 MICROGRAPH_COLUMNS += ("colour", "colour_fraction", "annotated_fraction")
+ACQUISITION_COLUMNS = ("instrument", "acquired", "voltage_kv", "magnification")  # that the triage table repeats
 FILE_COLUMNS = ("format", "status", "reason", "error", "n_frames_lost")  # of a file's own row only
 CHECK_STAGES = ("check", "custom_checks")  # of a failure: of one image, and of all images of a partition
 FEATURE_COLUMNS = ("disordered_fraction", "defocus_nm")
@@ -22,7 +23,10 @@ CLASS_NAMES = {  # column of tables.CLASSIFICATIONS -> column here; predictions 
 }
 ROWS = pa.schema(
     [
-        *(tables.MICROGRAPHS.field(name) for name in ("micrograph_id", *MICROGRAPH_COLUMNS)),
+        *(
+            tables.MICROGRAPHS.field(name)
+            for name in ("micrograph_id", *MICROGRAPH_COLUMNS, *ACQUISITION_COLUMNS, "partition")
+        ),
         *(tables.CATALOG.field(name) for name in FILE_COLUMNS),
         *(tables.FEATURES.field(name) for name in FEATURE_COLUMNS),
         *(tables.EVIDENCE.field(name) for name in EVIDENCE_COLUMNS),
@@ -31,7 +35,7 @@ ROWS = pa.schema(
         *(tables.CLASSIFICATIONS.field(name).with_name(new_name) for name, new_name in CLASS_NAMES.items()),
         pa.field("is_predicted", pa.bool_()),  # whether tables.PREDICTIONS has a row
         pa.field("is_nm_per_pixel_suspect", pa.bool_()),
-        pa.field("cohort", pa.string()),  # the session, of classified micrographs
+        pa.field("session", pa.string()),  # folder, instrument and magnification
         pa.field("entropy_limit_nats", pa.float64()),  # the classifier's own limit for referral to a person
         pa.field("failure", pa.string()),  # what a stage that failed on the image reported
         pa.field("check_failure", pa.string()),  # what a custom check that failed on it reported
@@ -92,9 +96,9 @@ def describe_failures(micrograph_ids: pd.Series, failures: pd.DataFrame) -> pd.S
 
 
 def list_classifications(rows: pd.DataFrame) -> pd.DataFrame:
-    """Rows of tables.CLASSIFICATIONS, with cohort and entropy_limit_nats, of the `rows` that are classified."""
-    names = {new_name: name for name, new_name in CLASS_NAMES.items()}
-    classified = rows.loc[rows["classifier"].notna(), ["micrograph_id", "cohort", "entropy_limit_nats", *names]]
+    """Rows of tables.CLASSIFICATIONS, with cohort (session) and entropy_limit_nats, of `rows` that are classified."""
+    names = {new_name: name for name, new_name in CLASS_NAMES.items()} | {"session": "cohort"}
+    classified = rows.loc[rows["classifier"].notna(), ["micrograph_id", "entropy_limit_nats", *names]]
     return classified.rename(columns=names).reset_index(drop=True)
 
 

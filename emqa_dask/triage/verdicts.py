@@ -12,7 +12,7 @@ from emqa_dask.triage.classifier_findings import list_class_findings
 from emqa_dask.triage.f1_probability import compute_f1_probability
 from emqa_dask.triage.findings import make_findings
 from emqa_dask.triage.input_findings import list_file_findings, list_flag_findings
-from emqa_dask.triage.prediction_findings import describe_f1, list_prediction_findings
+from emqa_dask.triage.prediction_findings import describe_f1, join_reasons, list_prediction_findings
 from emqa_dask.triage.rows import complete_rows
 from emqa_dask.triage.rules import NOTE, RULES, Rule, sort_rules
 
@@ -70,6 +70,7 @@ def decide(rows: pd.DataFrame, flags: pd.DataFrame, settings: Triage, rules: Seq
     rows["explanation"] = [
         " ".join(row_texts) for row_texts in _group_by_row(texts["row"], texts["text"], len(rows)).to_pylist()
     ]
+    rows["because"] = [join_reasons(reasons) for reasons in rows["because"]]
     return rows[tables.TRIAGE.names]
 
 

@@ -70,6 +70,8 @@ def make_workspace(root: str, n_files: int = 90, seed: int = 0) -> pd.DataFrame:
             "nm_per_pixel_source": "header",
             "instrument": pd.Series(rng.choice(np.array(["A", "B", None], object), n), dtype=object),
             "magnification": rng.choice([1e4, np.nan], n),
+            "acquired": [f"2021-03-{k % 28 + 1:02d}T10:00" if k % 5 else None for k in range(n)],
+            "voltage_kv": 200.0,
             "stack": [f"{s}x{s}-uint8-nopx" for s in size],
         }
     )
@@ -101,6 +103,10 @@ def make_workspace(root: str, n_files: int = 90, seed: int = 0) -> pd.DataFrame:
             "predicted_f1_low": np.maximum(mean - 0.2, 0),
             "predicted_f1_high": np.minimum(mean + 0.1, 1),
             **{name: np.clip(mean + 0.3 * (q - 0.67), 0, 1) for name, q in zip(tables.F1_QUANTILES, tables.F1_LEVELS)},
+            "predicted_recall": 0.9 * mean,
+            "predicted_recall_low": 0.8 * mean,
+            "predicted_recall_high": mean,
+            "because": [["contrast is 0.1", "noise floor is 0.2"][: k % 3] for k in range(n)],
             "ood_distance": rng.lognormal(-0.8, 0.6, n),
             "evidence": np.where(evidence["n_detections"] > 0, "detections", "no_detections"),
         }
@@ -125,6 +131,13 @@ def make_workspace(root: str, n_files: int = 90, seed: int = 0) -> pd.DataFrame:
     return tables.conform(failed, tables.FAILURES).to_pandas()
 
 
+def name_session(row: dict) -> str:
+    """Uppermost folder, instrument and magnification of a micrograph, as far as they are known."""
+    folder = row["uri"].split("/")[0] if "/" in row["uri"] else None
+    magnification = "10000x" if row["magnification"] == 1e4 else None
+    return ", ".join(text for text in (folder, row["instrument"], magnification) if isinstance(text, str)) or "all"
+
+
 def decide_in_memory(root: str, failures: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     """(triage, flags) of all tables at once, in the order of (uri, frame)."""
     catalog = parts.load_table(Workspace(root).catalog, tables.CATALOG)
@@ -132,7 +145,8 @@ def decide_in_memory(root: str, failures: pd.DataFrame) -> tuple[pd.DataFrame, p
     micrographs = micrographs.assign(
         is_nm_per_pixel_suspect=find_pixel_size_outliers(
             micrographs["nm_per_pixel"], report_rows.label_acquisition_groups(micrographs)
-        )
+        ),
+        session=[name_session(row) for row in micrographs.to_dict("records")],
     )
     made = {
         t: parts.read_table(root, list_run_folders(SETTINGS)[t], SCHEMAS[t])

@@ -343,3 +343,12 @@ def test_the_probability_is_linear_between_quantiles_and_cut_beyond():
         np.testing.assert_allclose(compute_f1_probability(rows, limit)[:2], probabilities)
         assert np.isnan(compute_f1_probability(rows, limit)[2])
     assert compute_f1_probability(rows[:0], 0.5).shape == (0,)
+
+
+@pytest.mark.parametrize(
+    ("because", "text"), [(["noise is high", "few pixels"], "noise is high; few pixels"), ([], None), (None, None)]
+)
+def test_reasons_of_a_prediction_are_one_text(because, text):
+    triage = decide_archive(**one_image(because=because), settings=Triage())
+    assert triage["because"].tolist() == [text]
+    assert tables.conform(triage, tables.TRIAGE)["because"].to_pylist() == [text]

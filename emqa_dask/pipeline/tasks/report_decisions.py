@@ -14,7 +14,8 @@ from emqa_dask.triage import decide
 from emqa_dask.triage.custom_checks import list_rules
 from emqa_dask.triage.rows import FILE_FRAME, ROWS, list_classifications
 
-CLASSIFICATIONS = pa.schema([*tables.CLASSIFICATIONS, ROWS.field("cohort"), ROWS.field("entropy_limit_nats")])
+COHORT = ROWS.field("session").with_name("cohort")
+CLASSIFICATIONS = pa.schema([*tables.CLASSIFICATIONS, COHORT, ROWS.field("entropy_limit_nats")])
 
 
 class Decisions(NamedTuple):

@@ -23,6 +23,7 @@ from emqa_dask.triage.custom_checks import flag_custom_checks
 from emqa_dask.triage.detector_choice import select_detector
 from emqa_dask.triage.flags import flag_images, join_image_columns
 from emqa_dask.triage.rows import (
+    ACQUISITION_COLUMNS,
     EVIDENCE_COLUMNS,
     FEATURE_COLUMNS,
     MEASUREMENT_COLUMNS,
@@ -32,8 +33,8 @@ from emqa_dask.triage.rows import (
     join_tables,
 )
 
-LEDGER_COLUMNS = ["micrograph_id", *MICROGRAPH_COLUMNS, "pixel_sha256", "dtype", "instrument", "magnification"]
-LEDGER_COLUMNS += ["pixel_size_problem", "voltage_kv", "partition"]
+LEDGER_COLUMNS = ["micrograph_id", *MICROGRAPH_COLUMNS, *ACQUISITION_COLUMNS, "pixel_sha256", "dtype"]
+LEDGER_COLUMNS += ["pixel_size_problem", "partition"]
 COLUMNS = {  # of each table that are read
     "features": ["micrograph_id", *FEATURE_COLUMNS, *tables.IMAGE_STATISTICS, "signature"],
     "evidence": ["micrograph_id", "detector", *EVIDENCE_COLUMNS],
@@ -81,8 +82,7 @@ def collect_rows(
     own_tables = _read_tables(workspace, ledger["micrograph_id"], part_names, settings)
     image_signatures = own_tables["features"].set_index("micrograph_id")["signature"].reindex(rows["micrograph_id"])
     rows = rows.assign(**describe_all_failures(rows["micrograph_id"], failures))
-    if "classifications" in own_tables:
-        rows["cohort"] = name_groups(rows)
+    rows["session"] = name_groups(rows)
     joined_rows = join_tables(
         rows, own_tables["features"], own_tables["predictions"], own_tables.get("classifications")
     )

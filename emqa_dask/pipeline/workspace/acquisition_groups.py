@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from emqa_dask.pipeline.workspace import micrograph_ledger
@@ -71,9 +72,11 @@ def _collect_rows(workspace: Workspace, n_images: int, globs: Sequence[str]) -> 
 
 def name_groups(rows: pd.DataFrame) -> pd.Series:
     """The name of the group of each row of the ledger: its uppermost folder, instrument and magnification."""
-    keys = zip(_get_folders(rows["uri"]), rows["instrument"].fillna(""), rows["magnification"], strict=True)
-    names = [_join_name(folder, instrument, magnification) for folder, instrument, magnification in keys]
-    return pd.Series(names, index=rows.index, dtype=object)
+    keys = [_get_folders(rows["uri"]), rows["instrument"].fillna(""), rows["magnification"].fillna(0.0)]
+    numbers = pd.MultiIndex.from_arrays(keys)
+    codes, distinct = numbers.factorize()  # an archive has few groups
+    names = np.array([_join_name(*key) for key in distinct], dtype=object)
+    return pd.Series(names[codes], index=rows.index, dtype=object)
 
 
 def _join_name(folder: str, instrument: str, magnification: float) -> str:
