@@ -57,6 +57,16 @@ class Workspace:
         return files.join(self.uri, "flags.parquet")
 
     @property
+    def duplicate_groups(self) -> str:
+        """Table of micrographs that show the same frame, tables.DUPLICATE_GROUPS."""
+        return files.join(self.uri, "duplicate_groups.parquet")
+
+    @property
+    def alarms(self) -> str:
+        """Table of the alarms of emqa watch, tables.ALARMS."""
+        return files.join(self.uri, "alarms.parquet")
+
+    @property
     def drifts(self) -> str:
         """Table of tests for drift, tables.DRIFTS."""
         return files.join(self.uri, "drifts.parquet")

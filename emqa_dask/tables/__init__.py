@@ -26,11 +26,11 @@ from emqa_dask.tables.detections import (
     SCORE_BINS,
 )
 from emqa_dask.tables.estimates import ESTIMATES
-from emqa_dask.tables.images import CUSTOM_CHECKS, FEATURES, FLAGS, IMAGE_STATISTICS, THON_RINGS
+from emqa_dask.tables.images import CUSTOM_CHECKS, DUPLICATE_GROUPS, FEATURES, FLAGS, IMAGE_STATISTICS, THON_RINGS
 from emqa_dask.tables.measurements import DIAMETER_STATISTICS, MEASUREMENTS, SAMPLE_VALUES, SAMPLES, SIZES
 from emqa_dask.tables.order import LATTICE_ORDER, LATTICE_ORDER_POINTS, LATTICE_ORDER_WINDOWS
 from emqa_dask.tables.review import DECISION_KINDS, DECISIONS, REVIEW_PLAN
-from emqa_dask.tables.runs import DETECTOR_CHOICES, EVENTS, FAILURES
+from emqa_dask.tables.runs import ALARMS, DETECTOR_CHOICES, EVENTS, FAILURES
 from emqa_dask.tables.schema import conform, empty, with_column
 from emqa_dask.tables.verdicts import TRIAGE, VERDICTS
 
@@ -46,6 +46,7 @@ ALL_TABLES = {
     "features": FEATURES,
     "custom_checks": CUSTOM_CHECKS,
     "flags": FLAGS,
+    "duplicate_groups": DUPLICATE_GROUPS,
     "predictions": PREDICTIONS,
     "probabilities": PROBABILITIES,
     "regions": REGIONS,
@@ -61,12 +62,14 @@ ALL_TABLES = {
     "triage": TRIAGE,
     "events": EVENTS,
     "failures": FAILURES,
+    "alarms": ALARMS,
     "lattice_order": LATTICE_ORDER,
     "lattice_order_windows": LATTICE_ORDER_WINDOWS,
     "lattice_order_points": LATTICE_ORDER_POINTS,
 }
 
 __all__ = [
+    "ALARMS",
     "ALL_TABLES",
     "CATALOG",
     "CLASSIFICATIONS",
@@ -80,6 +83,7 @@ __all__ = [
     "DETECTOR_CHOICES",
     "DIAMETER_STATISTICS",
     "DRIFTS",
+    "DUPLICATE_GROUPS",
     "EMBEDDINGS",
     "ENTROPY_SHAPE",
     "ESTIMATES",

@@ -179,6 +179,45 @@ FEATURES = define_schema(
     }
 )
 
+# A row per micrograph that shows the same frame as another one, the original of each group included.
+DUPLICATE_GROUPS = define_schema(
+    {
+        "group": (pa.int64(), "Number of the group, from 0: its micrographs show the same frame."),
+        **ID,
+        "original_id": (
+            pa.string(),
+            "micrograph_id of the micrograph that this one repeats: the first of the group by URI and frame, with "
+            "files whose name says that they are a copy behind all others. Its own id in the row of the original.",
+        ),
+        "kind": (
+            pa.string(),
+            "identical (the same pixels), near (saved again with other grey values or compression), rescaled (the same "
+            "field of view with other pixels), or shifted (an overlapping field of view, at any scale). Null for the "
+            "original.",
+        ),
+        "agreement": (
+            pa.float64(),
+            "Agreement with the original: of kind near, correlation of the signs of fine detail; of kinds rescaled and "
+            "shifted, share of the landmarks of the common field that agree. 1 for identical pixels.",
+        ),
+        "scale": (
+            pa.float64(),
+            "Length of an object in this micrograph, in px, divided by its length in the original, in px. 1 for kinds "
+            "identical and near.",
+        ),
+        "shift_y_px": (
+            pa.float64(),
+            "Shift along y in px of this micrograph: y = scale * y_original + shift_y_px. 0 for kinds identical "
+            "and near.",
+        ),
+        "shift_x_px": (
+            pa.float64(),
+            "Shift along x in px of this micrograph: x = scale * x_original + shift_x_px. 0 for kinds identical "
+            "and near.",
+        ),
+    }
+)
+
 # A row per micrograph and custom check of the settings, without those whose function failed.
 CUSTOM_CHECKS = define_schema(
     {

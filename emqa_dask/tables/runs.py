@@ -24,6 +24,24 @@ EVENTS = define_schema(
     }
 )
 
+# A row per alarm of `emqa watch`: the images of a session have changed.
+ALARMS = define_schema(
+    {
+        "session": (pa.string(), "Session that changed: folder, instrument and time of its first image."),
+        "time": (pa.string(), "Time of the alarm, ISO 8601, UTC."),
+        "statistic": (pa.string(), "Quantity that drifted: a column of features or predictions, e.g. noise_floor."),
+        "value": (pa.float64(), "Natural logarithm of the test martingale of this quantity at the alarm."),
+        "threshold": (
+            pa.float64(),
+            "Limit of this logarithm: that at which a session without drift raises an alarm with at most the "
+            "probability watch.false_alarms, however long it is.",
+        ),
+        "n_images": (pa.int64(), "Number of images of the session up to the alarm."),
+        "first_uri": (pa.string(), "Path in the archive of the first image that the drift shows in."),
+        "last_uri": (pa.string(), "Path in the archive of the image that raised the alarm."),
+    }
+)
+
 # A row per file or micrograph that a stage failed on.
 FAILURES = define_schema(
     {
