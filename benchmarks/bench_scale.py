@@ -77,6 +77,8 @@ def bench(n: int, keep: str | None) -> dict:
             command = [sys.executable, "-m", "benchmarks.bench_scale", "--step", step, "--folder", str(folder)]
             process = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
             results[step] = json.loads(process.stdout.splitlines()[-1])
+            if results[step]["exit_code"]:
+                raise RuntimeError(f"step {step} of {n} images ended with exit code {results[step]['exit_code']}")
         results["us_per_image"] = 1e6 * results["run"]["driver_cpu_s"] / n
         results["report_us_per_image"] = 1e6 * results["report"]["driver_cpu_s"] / n
     finally:

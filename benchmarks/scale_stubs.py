@@ -76,8 +76,9 @@ def _example() -> dict[str, pd.DataFrame]:
     blobs = tables.conform(blobs, tables.DETECTIONS).to_pandas()
     thumbnail = {"micrograph_id": row["micrograph_id"], "jpeg": make_thumbnail(image, 32)}
     measured = measure_objects.measure_detections(evidence, blobs, pd.DataFrame([row]), settings.measure)
-    made = {"detections": blobs, "evidence": evidence, "features": features, "predictions": predicted}
-    return made | measured | {"thumbnails": pd.DataFrame([thumbnail])}
+    example = {"detections": blobs, "evidence": evidence, "features": features, "predictions": predicted}
+    example |= {table: tables.conform(rows, SCHEMAS[table]).to_pandas() for table, rows in measured.items()}
+    return example | {"thumbnails": pd.DataFrame([thumbnail])}
 
 
 def make_partition(workspace, partition, packed_rows, settings, wanted, call) -> dict:
