@@ -61,6 +61,7 @@ _HOMES = {
     "retry_failures": "emqa_dask.verbs.workspaces",
     "calibrate_workspace": "emqa_dask.verbs.workspaces",
     "rescore_workspace": "emqa_dask.verbs.workspaces",
+    "plan_review": "emqa_dask.verbs.review",
     "estimate_specimen": "emqa_dask.verbs.exchange",
     "export_detections": "emqa_dask.verbs.exchange",
     "list_files": "emqa_dask.verbs.exchange",

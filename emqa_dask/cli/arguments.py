@@ -10,6 +10,7 @@ from emqa_dask.cli import (
     machine_verbs,
     measure_verbs,
     model_verbs,
+    review_verbs,
     run_verbs,
     tune_verbs,
 )
@@ -58,6 +59,7 @@ def build_parser() -> argparse.ArgumentParser:
     machine_verbs.add_certificates(verbs)
     machine_verbs.add_doctor(verbs)
     tune_verbs.add_tune(verbs)
+    review_verbs.add_review(verbs)
     measure_verbs.add_estimate(verbs)
     model_verbs.add_calibrate(verbs)
     model_verbs.add_rescore(verbs)

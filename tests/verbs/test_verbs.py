@@ -29,6 +29,7 @@ FUNCTIONS = {
     "retry": "retry_failures",
     "calibrate": "calibrate_workspace",
     "rescore": "rescore_workspace",
+    "review plan": "plan_review",
     "estimate": "estimate_specimen",
     "export": "export_detections",
     "list": "list_files",
