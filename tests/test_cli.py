@@ -227,25 +227,34 @@ def test_ctrl_c_ends_with_130_and_the_next_run_resumes(small_archive, tmp_path, 
 
 
 def test_a_signal_after_the_end_keeps_the_exit_code(tmp_path):
-    # What is left at the very end is deleted when Python has already given its signal handlers up.
-    late = (
-        "import sys, time\nfrom emqa_dask import cli\nclass Late:\n    def __del__(self, sleep=time.sleep): sleep(2)\n"
+    # Exit functions are called when main() has ended; Python calls the latest one first.
+    code = (
+        "import atexit, sys, time\nfrom emqa_dask import cli\nmain = cli.main\n"
+        "def wait_at_end():\n    code = main()\n    atexit.register(time.sleep, 2)\n    return code\n"
+        "cli.main = wait_at_end\nsys.exit(cli.script())"
     )
-    command = [
-        sys.executable,
-        "-c",
-        f"{late}late = Late()\nsys.exit(cli.script())",
-        "certificates",
-        str(tmp_path / "tls"),
-    ]
+    command = [sys.executable, "-c", code, "certificates", str(tmp_path / "tls")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, bufsize=1) as process:
-        # Its output comes with the interpreter's last moments, so wait for what it wrote before.
+        # Its output comes with its last moments, so wait for what it wrote before.
         deadline = time.monotonic() + 60
         while not (tmp_path / "tls" / "key.pem").exists() and time.monotonic() < deadline:
             time.sleep(0.05)
         time.sleep(1)
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=60) == 0, process.stderr.read()
+        assert "certificates in" in process.stdout.read()
+
+
+def test_a_process_ends_after_its_exit_functions_without_freeing_objects():
+    code = (
+        "import atexit, sys\nfrom emqa_dask import cli\n"
+        "class Late:\n    def __del__(self, write=sys.stdout.write): write('freed')\n"
+        "late = Late()\n"
+        "def main():\n    atexit.register(print, 'exit function')\n    print('result')\n    return 2\n"
+        "cli.main = main\nsys.exit(cli.script())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stdout) == (2, "result\nexit function\n"), done.stderr
 
 
 def test_every_step_of_a_run_is_a_verb():

@@ -1,6 +1,8 @@
 """emqa <verb>: parse, call, print. Exit codes: 0 all ok, 2 finished with failures, 1 fatal, 130 interrupted."""
 
 import argparse
+import atexit
+import contextlib
 import os
 import signal
 import sys
@@ -29,12 +31,26 @@ def _stop_on_signals() -> None:
 
 
 def script() -> int:
-    """main() as a process of its own, whose exit code no signal in the interpreter's last moments changes."""
+    """main() as a process of its own, whose exit code no signal in the interpreter's last moments changes.
+
+    The process ends after its exit functions: the interpreter would free every object of a run for another half second.
+    """
+    exit_codes: list[int] = []
+    atexit.register(_end_process, exit_codes)  # the first one, so that it is called after all others
     quiet_libraries()
-    code = main()
+    exit_codes.append(main())
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # Python gives its own handlers up before it ends
-    return code
+    return exit_codes[0]
+
+
+def _end_process(exit_codes: Sequence[int]) -> None:
+    """End this process with the exit code in `exit_codes`; without one, as by an error, Python ends it."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):  # a closed one
+            stream.flush()
+    if exit_codes:
+        os._exit(exit_codes[0])
 
 
 def _describe_task(options: argparse.Namespace) -> str:
