@@ -1,6 +1,7 @@
 """The task of a partition: makes its missing tables and reads its pixels once."""
 
-from collections.abc import Collection
+import concurrent.futures
+from collections.abc import Collection, Mapping
 
 import numpy as np
 import pandas as pd
@@ -52,14 +53,14 @@ def make_tables(
             new_rows["evidence"] = summarise_detections(workspace, remaining, settings, [partition.name])
     elif new_rows:
         measure_partition(workspace, partition, remaining, settings, new_rows, stages)
-    _write(workspace, partition, table_folders, new_rows, stages)
+    _write(workspace, partition, table_folders, new_rows, stages.failures)
     if set(PREDICTED) & set(missing):
         with stages.time_stage("predict"):
             _predict(workspace, partition, rows, settings, table_folders, missing)
     if set(MEASUREMENT_TABLES) & set(missing):
         with stages.time_stage("measure"):
-            for table, table_rows in measure_stored_objects(workspace, rows, settings, [partition.name]).items():
-                parts.write_part(workspace.uri, table_folders[table], partition.name, table_rows, SCHEMAS[table])
+            measured_rows = measure_stored_objects(workspace, rows, settings, [partition.name])
+            _write(workspace, partition, table_folders, measured_rows, stages.failures)
     n_bytes = sum(row.height_px * row.width_px * np.dtype(row.dtype).itemsize for row in remaining.itertuples())
     return {
         "stages": stages.seconds,
@@ -120,18 +121,26 @@ def _write(
     workspace: Workspace,
     partition: Partition,
     table_folders: dict[str, str],
-    new_rows: dict[str, list],
-    stages: ImageStages,
+    new_rows: Mapping[str, list],
+    failures: Mapping[str, list],
 ) -> None:
-    """Writes the tables `new_rows`, each after its failures."""
-    for table, rows in new_rows.items():
-        failures = stages.failures[table]
-        if failures:
+    """Writes the tables `new_rows`, each after its failures; all at once, as each waits for the disk or bucket."""
+
+    def write_table(table: str) -> None:
+        rows = new_rows[table]
+        failed_rows = failures[table]
+        if failed_rows:
             folder = name_failures_folder(table_folders[table])
-            parts.write_part(workspace.uri, folder, partition.name, failures, tables.FAILURES)
+            parts.write_part(workspace.uri, folder, partition.name, failed_rows, tables.FAILURES)
         if table in ("detections", "probabilities") and rows:
             rows = pd.concat(rows, ignore_index=True)
-        parts.write_part(workspace.uri, table_folders[table], partition.name, rows, SCHEMAS[table], len(failures))
+        parts.write_part(
+            workspace.uri, table_folders[table], partition.name, rows, SCHEMAS[table], len(failures[table])
+        )
+
+    if new_rows:
+        with concurrent.futures.ThreadPoolExecutor(len(new_rows)) as threads:
+            list(threads.map(write_table, new_rows))  # raises the first error
 
 
 def _predict(
