@@ -62,6 +62,7 @@ _HOMES = {
     "calibrate_workspace": "emqa_dask.verbs.workspaces",
     "rescore_workspace": "emqa_dask.verbs.workspaces",
     "plan_review": "emqa_dask.verbs.review",
+    "serve_review": "emqa_dask.verbs.review",
     "estimate_specimen": "emqa_dask.verbs.exchange",
     "export_detections": "emqa_dask.verbs.exchange",
     "list_files": "emqa_dask.verbs.exchange",

@@ -10,10 +10,11 @@ RESULTS = ("f1", "density", "triage")  # those of review.gain, which needs panda
 
 
 def add_review(verbs) -> None:
-    """`emqa review plan`."""
-    review = verbs.add_parser("review", help="let people check images: which ones", description="Review by people.")
+    """`emqa review plan` and `emqa review serve`."""
+    review = verbs.add_parser("review", help="let people check images", description="Review by people.")
     subcommands = review.add_subparsers(dest="kind", metavar="WHAT", required=True)
     _add_plan(subcommands)
+    _add_serve(subcommands)
 
 
 def _add_plan(kinds) -> None:
@@ -56,3 +57,28 @@ def run_plan(options: argparse.Namespace) -> int:
 
     arguments = {"budget": options.budget, "result": options.result, "grouping": options.grouping}
     return plan_review(options.workspace, settings, **arguments, seed=options.seed, say=say)
+
+
+def _add_serve(kinds) -> None:
+    serve = kinds.add_parser(
+        "serve",
+        help="a page on which people check images",
+        description="Serve a page on this machine on which people check the images of the plan, or without a plan "
+        "those with the verdict review: accept, reject, unsure; boxes and points by mouse. Each decision is stored in "
+        "WS/decisions before the page shows the next image. Several reviewers can work at once.",
+        epilog="example: emqa review serve session.emqa --reviewer 'A. Smith'",
+    )
+    serve.add_argument("workspace", metavar="WS")
+    serve.add_argument("--port", metavar="N", type=int, default=0, help="of this machine; default: any free one")
+    serve.add_argument("--reviewer", metavar="NAME", default="", help="name in the decisions; the page can change it")
+    add_settings(serve)
+    serve.set_defaults(run=run_serve)
+
+
+def run_serve(options: argparse.Namespace) -> int:
+    """A page on which people check images."""
+    check_workspace(options.workspace)
+    settings = read_settings(options, options.workspace)
+    from emqa_dask.pipeline.commands.review_serve import serve_review
+
+    return serve_review(options.workspace, settings, port=options.port, reviewer=options.reviewer, say=say)

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from emqa_dask.measure.estimation import Design, define_simple_design, define_stratified_design
 
-PROBABILITIES = "the review probabilities are those of the file"
+PROBABILITIES = "the review probabilities are as stated"
 RANDOM_IMAGES = "the labelled images are a simple random sample of the group"
 RANDOM_IN_SESSIONS = "the labelled images are a simple random sample of each session"
 ALL_IMAGES = "all images of the group are labelled"

@@ -1,5 +1,6 @@
 """Decisions that count: the last of each reviewer on an image, together, and how far reviewers agree."""
 
+from collections.abc import Iterable
 from itertools import combinations
 
 import numpy as np
@@ -79,7 +80,7 @@ def compute_kappa(first: pd.Series, second: pd.Series) -> float:
     return float((observed - expected) / (1 - expected)) if expected < 1 else np.nan
 
 
-def compute_box_f1(first: object, second: object) -> float | None:
+def compute_box_f1(first: Iterable[dict] | None, second: Iterable[dict] | None) -> float | None:
     """F1 of two lists of objects as boxes; 1 where both are empty, None where one has points or is missing."""
     boxes = [list_boxes(objects) for objects in (first, second)]
     if boxes[0] is None or boxes[1] is None:
@@ -89,7 +90,7 @@ def compute_box_f1(first: object, second: object) -> float | None:
     return match_boxes(boxes[0], boxes[1], MIN_IOU, "optimal").f1
 
 
-def list_boxes(objects: object) -> np.ndarray | None:
+def list_boxes(objects: Iterable[dict] | None) -> np.ndarray | None:
     """(n, 4) y0, x0, y1, x1 of objects of a decision; None where they are missing or one of them is a point."""
     if objects is None:
         return None

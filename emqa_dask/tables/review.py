@@ -39,7 +39,7 @@ DECISIONS = define_schema(
         "objects": (
             pa.list_(OBJECT),
             "Objects of the image according to the reviewer, all of them: boxes y0, x0, y1, x1 in px as in detections, "
-            "with y0 = y1 and x0 = x1 for points. Diameter and area are those of unchanged detections, else NaN. "
+            "with y0 = y1 and x0 = x1 for points. Diameter and area are those of unchanged detections, else null. "
             "Null where the reviewer says nothing about the objects.",
         ),
         "review_probability": (

@@ -1,4 +1,4 @@
-"""The review by people: which images to check."""
+"""The review by people: which images to check, and the page for it."""
 
 from emqa_dask.cli import review_verbs
 from emqa_dask.results.run import Run, open_run
@@ -47,3 +47,33 @@ def plan_review(
     options = {"budget": budget, "result": result, "grouping": grouping, "seed": seed}
     call_verb(review_verbs.run_plan, "review", workspace=str(workspace), settings=settings, **options)
     return open_run(workspace)
+
+
+def serve_review(workspace: str, settings: Settings | None = None, *, port: int = 0, reviewer: str = "") -> int:
+    """Number 0 after the review has ended with Ctrl-C. The verb `review serve`.
+
+    Parameters
+    ----------
+    workspace : str
+        Workspace.
+    settings : Settings, optional
+        Default: those of the workspace.
+    port : int, default 0
+        Port of this machine. Default: any free one.
+    reviewer : str, optional
+        Name in the decisions; the page can change it.
+
+    Returns
+    -------
+    int
+        0.
+
+    Raises
+    ------
+    ValueError
+        If there is no workspace, or it has no verdicts.
+    OSError
+        If the port is in use.
+    """
+    options = {"port": port, "reviewer": reviewer}
+    return call_verb(review_verbs.run_serve, "review", workspace=str(workspace), settings=settings, **options)

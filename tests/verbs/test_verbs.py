@@ -30,6 +30,7 @@ FUNCTIONS = {
     "calibrate": "calibrate_workspace",
     "rescore": "rescore_workspace",
     "review plan": "plan_review",
+    "review serve": "serve_review",
     "estimate": "estimate_specimen",
     "export": "export_detections",
     "list": "list_files",

@@ -30,6 +30,8 @@ def calibrate(
 ) -> int:
     """Exit code 0. Fits detector, score floor, quality model and limit of trust to the micrographs that `labels` list.
 
+    The word `reviewed` among `labels` stands for the decisions of the workspace.
+
     Detector (of the run, or of those named) and score floor are those with the highest mean F1, where the labels can
     tell; see predict.detection_choice. Their quality model, with its errors on held-out images, groups and sessions, is
     written as the model directory <out>/<detector> (default of `out`: the workspace's models/), with the figure
@@ -48,7 +50,8 @@ def calibrate(
     output_folders.check_folder(*directories.values())
     with lock.hold_lock(root, say):
         labelled = read_labelled(workspace, settings, [labels] if isinstance(labels, str) else labels)
-        say(labelled.describe())
+        for line in (*labelled.lines, labelled.describe()):
+            say(line)
         calibrated = calibrate_run(workspace, labelled, settings, list(directories), iou_threshold)
         directory = directories[calibrated.choice.detector]
         write_model(directory, calibrated, labelled)

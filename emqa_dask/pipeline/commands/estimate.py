@@ -8,6 +8,7 @@ import pandas as pd
 from emqa_dask import tables
 from emqa_dask.pipeline.commands.estimate_groups import estimate_group, make_group
 from emqa_dask.pipeline.commands.estimate_images import (
+    NOT_PLANNED,
     TOTALS,
     compute_totals,
     has_probabilities,
@@ -17,6 +18,7 @@ from emqa_dask.pipeline.commands.estimate_images import (
 )
 from emqa_dask.pipeline.commands.estimate_report import describe_group
 from emqa_dask.pipeline.workspace.labels import read_matched_labels
+from emqa_dask.pipeline.workspace.reviewed import REVIEWED, read_reviewed_sample
 from emqa_dask.pipeline.workspace.sample_names import NO_SAMPLE, make_grouping
 from emqa_dask.review.labels.micrograph import LabelledMicrograph, list_errors
 from emqa_dask.settings import Measure, Settings, replace
@@ -41,9 +43,10 @@ def estimate(
     """Exit code 0. Estimates quantities of the covered images of each group and writes tables.ESTIMATES.
 
     Covered are the measured images with the verdict trust or review. `labels`: files of labels, of images from the
-    archive. `grouping`: all, an entry of report.samples (session, folder, a CSV file ...), or sample for the first of
-    these. `probabilities`: a CSV file with the columns uri and review_probability of the labelled images; a CSV file of
-    labels may have the column itself. `out`: a .parquet or .csv file, by default estimates.parquet in the workspace.
+    archive, or the word `reviewed` for the decisions on the images of the plan. `grouping`: all, an entry of
+    report.samples (session, folder, a CSV file ...), or sample for the first of these. `probabilities`: a CSV file with
+    the columns uri and review_probability of the labelled images; a CSV file of labels may have the column itself.
+    `out`: a .parquet or .csv file, by default estimates.parquet in the workspace.
     Raises ValueError for labels of other images, labelled images without a review probability where others have one,
     and where no group has an estimate.
     """
@@ -64,10 +67,14 @@ def estimate(
         images["sample"] = groups.name_samples(images)
         if n_overlaps := int(groups.find_overlaps(images).sum()):
             say(f"{grouping}: {n_overlaps:,} images match patterns of several samples; the first pattern counts")
-    matched = read_matched_labels(paths, images)
-    chances = _read_chances(probabilities, paths, images, matched)
+    rejected: list[str] = []
+    if REVIEWED in paths:
+        matched, rejected, chances = _read_reviewed(workspace, paths, probabilities, images, say)
+    else:
+        matched = read_matched_labels(paths, images)
+        chances = _read_chances(probabilities, paths, images, matched)
     say(_describe_labels(images, matched))
-    rows = _estimate_groups(images, matched, chances, settings, say)
+    rows = _estimate_groups(images, matched, rejected, chances, settings, say)
     table = tables.conform([{"grouping": grouping} | row for row in rows], tables.ESTIMATES)
     target = out or workspace.estimates
     if target.lower().endswith(".csv"):
@@ -80,14 +87,29 @@ def estimate(
     return 0
 
 
+def _read_reviewed(
+    workspace: Workspace, paths: Sequence[str], probabilities: str, images: pd.DataFrame, say: Say
+) -> tuple[dict[str, LabelledMicrograph], list[str], dict[str, float]]:
+    """Labels, rejected images and probabilities of the decisions; images that are not in the plan are not covered."""
+    if len(paths) > 1 or probabilities:
+        raise ValueError(f"{REVIEWED} stands alone: its images have the probabilities of the plan")
+    sample = read_reviewed_sample(workspace, images)
+    for line in sample.lines:
+        say(line)
+    is_unplanned = ~images["micrograph_id"].isin(sample.planned) & images["cover"].eq("")
+    images.loc[is_unplanned, "cover"] = NOT_PLANNED
+    return sample.labels, sample.rejected, sample.probabilities
+
+
 def _estimate_groups(
     images: pd.DataFrame,
     matched: dict[str, LabelledMicrograph],
+    rejected: list[str],
     chances: dict[str, float] | None,
     settings: Settings,
     say: Say,
 ) -> list[dict]:
-    """Rows of tables.ESTIMATES of all groups, which are also told."""
+    """Rows of tables.ESTIMATES of all groups, which are also told. Images that reviewers `rejected` have no objects."""
     measure = settings.measure
     has_boxes = all(label.boxes is not None for label in matched.values())
     if not has_boxes:
@@ -99,6 +121,9 @@ def _estimate_groups(
     true_totals = pd.DataFrame(
         compute_totals(true_rows, thickness_nm, has_boxes), true_rows.index, columns=list(TOTALS)
     )
+    # A rejected image has neither objects nor an area: the ratio is that of the images which reviewers accept.
+    zeros = pd.DataFrame(0.0, pd.Index(rejected), list(TOTALS))
+    true_totals = pd.concat([true_totals, zeros]) if rejected else true_totals
     predicted_totals = compute_totals(images, thickness_nm, has_boxes)
     rows: list[dict] = []
     for name, positions in sorted(images.groupby("sample", sort=False).indices.items()):

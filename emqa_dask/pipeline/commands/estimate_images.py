@@ -21,12 +21,13 @@ from emqa_dask.settings import Measure, Settings
 from emqa_dask.store import files, parts
 from emqa_dask.store.layout import Workspace
 
-LEDGER_COLUMNS = ["micrograph_id", "uri", "frame", "content_sha256", "height_px", "width_px", "nm_per_pixel"]
-LEDGER_COLUMNS += ["nm_per_pixel_y", "instrument", "magnification", "acquired"]
+LEDGER_COLUMNS = ["micrograph_id", "uri", "frame", "content_sha256", "pixel_sha256", "height_px", "width_px"]
+LEDGER_COLUMNS += ["nm_per_pixel", "nm_per_pixel_y", "instrument", "magnification", "acquired"]
 MEASURED_COLUMNS = ["n_objects", "n_corrected", "mean_diameter_px", "mean_diameter_nm", "area_um2", "volume_nm3"]
 TOTALS = ("n", "diameters_px", "diameters_nm", "volume_nm3", "area_mpx", "area_um2", "specimen_nm3")
 COVERED_VERDICTS = ("trust", "review")
 NOT_MEASURED = "not measured"
+NOT_PLANNED = "not in the plan"
 NM3_PER_UM2_NM = 1e6  # volume of 1 um^2 of a foil of 1 nm
 PROBABILITY = "review_probability"
 

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from emqa_dask import tables
-from emqa_dask.number_ranges import check_number
 from emqa_dask.pipeline.commands.estimate_images import read_images
 from emqa_dask.pipeline.workspace.sample_names import make_grouping
 from emqa_dask.report.spreadsheet import ENCODING, defuse_formula
@@ -49,7 +48,8 @@ def plan_review(
     ValueError without verdicts, measurements or covered images.
     """
     marker.read_source(root)
-    check_number("--budget", budget, 1, 10**9)
+    if budget < 1:
+        raise SettingsError(f"--budget {budget}: at least one image")
     replace(settings, {"report": {"samples": (grouping,)}}, "--by")  # SettingsError for what is none
     if result not in RESULTS:
         raise SettingsError(f"--for {result}: there are {', '.join(RESULTS)}")

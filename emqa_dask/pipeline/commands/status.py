@@ -7,6 +7,7 @@ from collections.abc import Callable
 from emqa_dask import tables
 from emqa_dask.pipeline.commands.triage import tell
 from emqa_dask.pipeline.workspace import micrograph_ledger, preconditions
+from emqa_dask.pipeline.workspace.reviewed import describe_review
 from emqa_dask.pipeline.workspace.stages import list_run_folders
 from emqa_dask.run.progress import format_duration
 from emqa_dask.settings import Settings
@@ -37,6 +38,8 @@ def status(root: str, say: Say = print) -> int:
     say(f"  micrographs {n_micrographs:,} in {n_partitions:,} partitions")
     for table, n in part_counts.items():
         say(f"  {table:<12} {n:,} of {n_partitions:,} partitions" + ("" if n == n_partitions else "  (unfinished)"))
+    for line in describe_review(workspace):
+        say(f"  {line}")
     for rows in parts.iterate_table(workspace.failures, tables.FAILURES, ["uri", "stage", "kind", "error"]):
         n_failed = n_failed + len(rows)
         first = [*first, *rows.head(10 - len(first)).itertuples()]

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from emqa_dask import tables
 from emqa_dask.pipeline.workspace import micrograph_ledger
 from emqa_dask.pipeline.workspace.labels import read_matched_labels
+from emqa_dask.pipeline.workspace.reviewed import REVIEWED, read_reviewed
 from emqa_dask.pipeline.workspace.stages import SCHEMAS, list_run_folders
 from emqa_dask.predict.quality_model import QualityModel
 from emqa_dask.predict.sparse_truth import compute_count_quality, compute_point_quality
@@ -20,8 +21,8 @@ from emqa_dask.settings import Settings
 from emqa_dask.store import files, parts
 from emqa_dask.store.layout import Workspace
 
-LEDGER_COLUMNS = ("micrograph_id", "uri", "frame", "content_sha256", "height_px", "width_px", "partition")
-LEDGER_COLUMNS += ("instrument", "magnification", "voltage_kv")
+LEDGER_COLUMNS = ("micrograph_id", "uri", "frame", "content_sha256", "pixel_sha256", "height_px", "width_px")
+LEDGER_COLUMNS += ("partition", "instrument", "magnification", "voltage_kv")
 FIELDS = {"boxes": "boxes", "points": "points", "counts": "n_objects"}  # kind of labels: field of LabelledMicrograph
 
 
@@ -36,6 +37,7 @@ class LabelledMicrographs(NamedTuple):
     ledger: pd.DataFrame  # LEDGER_COLUMNS of all micrographs of the run
     detections: pd.DataFrame  # tables.DETECTIONS
     features: pd.DataFrame  # image statistics, tables.FEATURES
+    lines: tuple[str, ...] = ()  # about the decisions of reviewers
 
     def describe(self) -> str:
         """The numbers of micrographs and objects, as a sentence without a full stop."""
@@ -77,13 +79,17 @@ def read_labelled(workspace: Workspace, settings: Settings, paths: Sequence[str]
     """The micrographs of the workspace that the files `paths` label; ValueError where their tables were not made."""
     empty = tables.empty(tables.MICROGRAPHS)[[*LEDGER_COLUMNS]]
     ledger = pd.concat([empty, *micrograph_ledger.iter_current(workspace, LEDGER_COLUMNS)]).reset_index(drop=True)
-    labels = read_matched_labels(paths, ledger)
+    reviewed = read_reviewed(workspace, ledger) if REVIEWED in paths else None
+    labels = read_matched_labels(paths, ledger, reviewed and reviewed.labels)
     kind = select_kind(labels.values())
     truth = {key: getattr(label, FIELDS[kind]) for key, label in labels.items() if kind in label.kinds}
     rows = ledger[ledger["micrograph_id"].isin(truth)].reset_index(drop=True)
     labelled_tables = {table: read_table(workspace, settings, table, rows) for table in ("detections", "features")}
     names = tuple(Path(path).name for path in paths)
-    return LabelledMicrographs(rows, kind, truth, len(labels) - len(truth), names, ledger, **labelled_tables)
+    lines = tuple(reviewed.lines) if reviewed else ()
+    return LabelledMicrographs(
+        rows, kind, truth, len(labels) - len(truth), names, ledger, **labelled_tables, lines=lines
+    )
 
 
 def select_kind(labels: Sequence[LabelledMicrograph]) -> str:

@@ -6,19 +6,28 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import pandas as pd
 
+from emqa_dask.pipeline.workspace.reviewed import REVIEWED
 from emqa_dask.review.labels.micrograph import LabelledMicrograph, list_errors
 from emqa_dask.review.labels.reading import read_labels
 from emqa_dask.review.labels.shapes import TOLERANCE_PX
 
 
-def read_matched_labels(paths: Sequence[str], ledger: pd.DataFrame) -> dict[str, LabelledMicrograph]:
+def read_matched_labels(
+    paths: Sequence[str], ledger: pd.DataFrame, reviewed: Mapping[str, LabelledMicrograph] | None = None
+) -> dict[str, LabelledMicrograph]:
     """micrograph_id -> what the files and folders `paths` together say about it.
 
-    `ledger` has micrograph_id, uri, frame, height_px, width_px and content_sha256. Raises ValueError as
-    review.labels.reading.read_labels(), match_labels() and merge_labels() do.
+    `ledger` has micrograph_id, uri, frame, height_px, width_px and content_sha256. `reviewed` are the labels of the
+    path REVIEWED. Raises ValueError as review.labels.reading.read_labels(), match_labels() and merge_labels() do.
     """
     index = _NameIndex(ledger)
-    return merge_labels({path: _match(read_labels(path, index.find_shape), ledger, index, path) for path in paths})
+    matched = {
+        path: reviewed
+        if path == REVIEWED and reviewed is not None
+        else _match(read_labels(path, index.find_shape), ledger, index, path)
+        for path in paths
+    }
+    return merge_labels(matched)
 
 
 class _NameIndex:
