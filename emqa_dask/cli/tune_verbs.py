@@ -28,12 +28,14 @@ def _add_log(kinds) -> None:
         description="""Tune the Laplacian-of-Gaussian detector for each cohort (instrument x magnification x folder) of
 SRC, an archive or a workspace, and write a settings file that `emqa triage --settings` takes. Rewards judge what is
 found: by default how far the number of objects is from the expected one, and how many lie too close together (with a
-lattice) or end where the image has no edge (with a density; without either that alone). A Gaussian process asks for
-the settings to try next. Rewards: count_error, signed_count_error, crowding, lattice_residual, disagreement,
-size_prior, doubtful_count, doubtful_area.""",
+lattice) or end where the image has no edge (with a density; without either that alone), or how much the objects differ
+from a reference. A Gaussian process asks for the settings to try next. Rewards: count_error, signed_count_error,
+crowding, lattice_residual, disagreement, size_prior, doubtful_count, doubtful_area.""",
         epilog="""examples:
   emqa tune log /data/session --lattice srtio3.toml --out tuned.toml
   emqa tune log session.emqa --count-per-um2 400 --cohort 'day1/*' --evaluations 60 --baselines
+  emqa tune log session.emqa --reference em-objects                  as the network of the triage sees it
+  emqa tune log session.emqa --reference labels.json --reward disagreement --reward size_prior
   emqa tune log session.emqa --reward mypackage.rewards:roundness --reward size_prior
 
 a lattice file says one of
@@ -47,6 +49,12 @@ a lattice file says one of
     physics.add_argument("--lattice", metavar="FILE", default="", help="a TOML file with the crystal that is seen")
     physics.add_argument("--count-per-um2", metavar="X", type=float, help="expected objects per um^2")
     log.add_argument("--nm-per-pixel", metavar="NM", type=float, help="where headers do not say it")
+    log.add_argument(
+        "--reference",
+        metavar="DETECTOR|FILE",
+        default="",
+        help="compare with a detector of the workspace, or with labels (COCO JSON, points.csv ...) of some micrographs",
+    )
     log.add_argument(
         "--reward",
         metavar="NAME",

@@ -136,8 +136,8 @@ def disagreement(points: pd.DataFrame, scene: Scene) -> float:
     """1 - F1 of the points against `scene.reference` (a network's result, or labels); 0 when both are empty.
 
     A reference with boxes is matched one to one at an IoU of `MATCH_IOU`; one with places only by mutual nearest
-    neighbours within `MATCH_SPACINGS` of the spacing. Raises ValueError without a reference, and without physics in the
-    second case.
+    neighbours within `MATCH_SPACINGS` of the spacing, or without physics within the detection's radius. Raises
+    ValueError without a reference.
     """
     if scene.reference is None:
         raise ValueError("disagreement needs a reference: detections or labels of the same image")
@@ -145,16 +145,23 @@ def disagreement(points: pd.DataFrame, scene: Scene) -> float:
         corners = ["y0", "x0", "y1", "x1"]
         f1 = boxes.match_boxes(points[corners], scene.reference[corners], MATCH_IOU, "optimal").f1
         return 0.0 if math.isnan(f1) else 1 - f1
-    _compute_expected(scene)
-    reach_nm = MATCH_SPACINGS * compute_spacing_nm(scene.physics)
-    detected_centres = _list_centres(points) * scene.pixel_sides_nm
-    reference_centres = _list_centres(scene.reference) * scene.pixel_sides_nm
+    detected_centres = _list_centres(points)
+    reference_centres = _list_centres(scene.reference)
+    reach: float | NDArray[np.float64] = compute_radii(points)  # px
+    if scene.physics is not None:
+        _compute_expected(scene)
+        reach = MATCH_SPACINGS * compute_spacing_nm(scene.physics)
+        detected_centres = detected_centres * scene.pixel_sides_nm
+        reference_centres = reference_centres * scene.pixel_sides_nm
     total = len(detected_centres) + len(reference_centres)
-    return 1 - 2 * len(match_mutual_nearest(detected_centres, reference_centres, reach_nm)) / total if total else 0.0
+    return 1 - 2 * len(match_mutual_nearest(detected_centres, reference_centres, reach)) / total if total else 0.0
 
 
-def match_mutual_nearest(a: NDArray, b: NDArray, reach: float) -> NDArray[np.int64]:
-    """Pairs (i, j) of points that are each other's nearest, at most `reach` apart: k x 2; a, b are n x 2."""
+def match_mutual_nearest(a: NDArray, b: NDArray, reach: float | NDArray[np.float64]) -> NDArray[np.int64]:
+    """Pairs (i, j) of points that are each other's nearest, at most `reach` apart: k x 2.
+
+    a, b: (n, 2), (m, 2); reach: a number, or one for each of `a` (n,).
+    """
     if len(a) == 0 or len(b) == 0:
         return np.zeros((0, 2), np.int64)
     distance, j = cKDTree(b).query(a)

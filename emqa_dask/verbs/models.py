@@ -18,7 +18,15 @@ ENSEMBLE_OPTIONS: dict[str, Any] = {
     **{"false_flags": 0.05, "examples": 480, "shifted": (), "seed": 0, "licence": "not stated"},
 }
 TUNE_OPTIONS: dict[str, Any] = {
-    **{"lattice": "", "count_per_um2": None, "nm_per_pixel": None, "rewards": (), "evaluations": 48, "seed": 0},
+    **{
+        "lattice": "",
+        "count_per_um2": None,
+        "nm_per_pixel": None,
+        "reference": "",
+        "rewards": (),
+        "evaluations": 48,
+        "seed": 0,
+    },
     **{"method": "bayes", "baselines": False, "choose": "euclidean", "images": 6, "windows": None},
 }
 
@@ -121,9 +129,10 @@ def tune_log(
         Patterns of URIs, each one cohort. Default: all cohorts of the archive.
     **options
         lattice (""): TOML file with the crystal. count_per_um2 (None): expected objects. nm_per_pixel (None): where
-        headers do not say it. rewards (()): names, or package.module:function. evaluations (48): settings to try per
-        cohort. seed (0). method ("bayes"): or "random", "evolution". baselines (False): run the other methods, too.
-        choose ("euclidean"): or "chebyshev". images (6): of each cohort. windows (None): side of windows in px.
+        headers do not say it. reference (""): a detector of the workspace, or a file of labels. rewards (()): names, or
+        package.module:function. evaluations (48): settings to try per cohort. seed (0). method ("bayes"): or "random",
+        "evolution". baselines (False): run the other methods, too. choose ("euclidean"): or "chebyshev". images (6): of
+        each cohort. windows (None): side of windows in px.
 
     Returns
     -------

@@ -139,6 +139,70 @@ def test_what_cannot_be_tuned_for_is_named(workspace, atomic, tmp_path, wanted, 
     assert not (tmp_path / "s.toml").exists()
 
 
+@pytest.fixture(scope="module")
+def particles(atomic, tmp_path_factory):
+    """Workspace of two images of bright discs, detected once, and their true centres by URI."""
+    folder = tmp_path_factory.mktemp("particles") / "archive"
+    folder.mkdir()
+    rng = np.random.default_rng(3)
+    centres = {}
+    rows, columns = np.mgrid[:200, :200]
+    for name in ("a.tif", "b.tif"):
+        grid = np.array([(y, x) for y in range(25, 200, 50) for x in range(25, 200, 50)], float)
+        centres[name] = grid + rng.uniform(-8, 8, grid.shape)
+        image = rng.normal(100, 4, (200, 200))
+        for y, x in centres[name]:
+            image += 80 / (1 + np.exp(np.hypot(rows - y, columns - x) - 6))
+        tifffile.imwrite(folder / name, image.astype(np.uint16))
+    settings = replace(atomic, {"detect": {"threshold": 0.6, "min_sigma": 3.0, "max_sigma": 6.0}})
+    root = folder.parent / "ws"
+    assert run(str(folder), str(root), settings, steps=("ingest", "detect"), say=quiet) == 0
+    return str(root), settings, centres
+
+
+def test_a_file_of_points_is_a_reference_for_tuning(particles, tmp_path):
+    root, settings, centres = particles
+    points = tmp_path / "points.csv"
+    rows = [f"a.tif,{y + 0.5},{x + 0.5}\n" for y, x in centres["a.tif"]]
+    points.write_text("uri,y,x\n" + "".join(rows))
+    options = TuneOptions(reference=str(points), evaluations=24)
+    (tuned,) = tune_log(root, str(tmp_path / "s.toml"), settings, options, say=quiet)
+    assert (tuned.group.n_micrographs, list(tuned.group.rows["uri"])) == (2, ["a.tif"])
+    assert tuned.initial_row["disagreement"] > tuned.chosen_row["disagreement"]
+    assert tuned.chosen_row["disagreement"] < 0.1
+
+
+def test_a_detector_of_the_workspace_agrees_with_its_own_settings(particles, tmp_path):
+    root, settings, _ = particles
+    options = TuneOptions(reference="log", evaluations=4, windows=100)
+    (tuned,) = tune_log(root, str(tmp_path / "s.toml"), settings, options, say=quiet)
+    assert tuned.initial_row["disagreement"] == 0
+    assert tuned.tiles["disagreement"].min() == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"rewards": ("disagreement",)}, "--reward disagreement: give --reference"),
+        ({"reference": "nothing.csv"}, "no such file, and the detectors of the workspace are log"),
+        ({"reference": "counts.csv"}, "a reference needs boxes"),
+        ({"reference": "other.csv"}, "not in the workspace"),
+    ],
+)
+def test_faulty_references_are_named(particles, tmp_path, monkeypatch, options, message):
+    root, settings, _ = particles
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "counts.csv").write_text("uri,n_objects\na.tif,16\n")
+    (tmp_path / "other.csv").write_text("uri,y,x\nz.tif,3,4\n")
+    with pytest.raises(ValueError, match=message):
+        tune_log(root, str(tmp_path / "s.toml"), settings, TuneOptions(**options), say=quiet)
+
+
+def test_a_reference_of_images_that_were_not_searched_is_refused(workspace, atomic, tmp_path):
+    with pytest.raises(ValueError, match=r"--reference log: detection is not done in .*emqa detect"):
+        tune_log(workspace, str(tmp_path / "s.toml"), atomic, TuneOptions(reference="log"), say=quiet)
+
+
 def test_a_lattice_without_pixel_size_is_an_error(workspace, lattice, tmp_path, capsys):
     command = ["tune", "log", workspace, "--lattice", lattice, "--cohort", "unscaled.tif", "--out", str(tmp_path / "s")]
     assert main([*command, "--scheduler", "in-process"]) == 1

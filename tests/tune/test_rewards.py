@@ -136,6 +136,13 @@ def test_a_point_within_reach_of_two_matches_one():
     assert rewards.disagreement(near.iloc[:0], scene._replace(reference=near.iloc[:0])) == 0
 
 
+def test_points_without_physics_match_within_the_radius():
+    detections = table([[10.0, 10.0], [40.0, 40.0]], 2.0)  # radius 2.83 px
+    reference = table([[12.0, 11.9], [42.1, 42.1]])[["y_px", "x_px"]]  # 2.76 and 2.97 px away
+    scene = Scene(np.zeros((60, 60)), reference=reference)
+    assert rewards.disagreement(detections, scene) == pytest.approx(0.5)
+
+
 def test_the_size_prior_is_symmetric_and_takes_a_reference():
     points, scene = lattice()
     twice, half = (points.assign(sigma_px=points["sigma_px"] * f) for f in (2, 0.5))

@@ -7,7 +7,7 @@ gets a section [[cohorts]] for each group.
 import dataclasses
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,7 @@ from emqa_dask.pipeline.commands import tune_log_files
 from emqa_dask.pipeline.commands.tune_log_files import TunedGroup
 from emqa_dask.pipeline.tasks.tune_log import SEARCHED_SETTINGS, TuningImage, evaluate_settings, evaluate_tiles
 from emqa_dask.pipeline.workspace.acquisition_groups import GroupSample, sample_groups
+from emqa_dask.pipeline.workspace.tuning_references import find_references
 from emqa_dask.pixel_sides import compute_pixel_side_nm
 from emqa_dask.run.cluster import open_cluster
 from emqa_dask.run.execute import execute
@@ -36,6 +37,7 @@ from emqa_dask.tune.space import SearchSpace
 LATTICE_REWARDS = ("count_error", "crowding")
 DENSITY_REWARDS = ("count_error", "doubtful_count")
 IMAGE_REWARDS = ("doubtful_count",)
+REFERENCE_REWARDS = ("disagreement",)
 MIN_OBJECTIVE_RANGE = 0.1  # of an objective: with a narrower one 0.1 % would count as much as 10 %
 MESSAGE_INTERVAL = 4  # batches
 Say = Callable[[str], None]
@@ -48,6 +50,7 @@ class TuneOptions:
     lattice: str = ""  # TOML file, see tune.lattice
     count_per_um2: float | None = None  # expected density, where there is no lattice
     nm_per_pixel: float | None = None  # of all micrographs; None: as their headers say
+    reference: str = ""  # a detector of the workspace, or a file of labels, for the reward disagreement
     rewards: tuple[str, ...] = ()
     evaluations: int = 48
     seed: int = 0
@@ -81,14 +84,20 @@ class TuneOptions:
         return None if self.count_per_um2 is None else lattice.make_density_physics(self.count_per_um2)
 
     def select_rewards(self) -> tuple[str, ...]:
-        """Names of the rewards; ValueError for those that do not exist."""
-        defaults = LATTICE_REWARDS if self.lattice else DENSITY_REWARDS
-        if not self.lattice and self.count_per_um2 is None:
-            defaults = IMAGE_REWARDS
-        names = self.rewards or defaults
+        """Names of the rewards; ValueError for those that do not exist or lack a reference."""
+        names = self.rewards or self._choose_default_rewards()
         for name in names:
             rewards.load_reward(name)
+            if name in REFERENCE_REWARDS and not self.reference:
+                raise ValueError(f"--reward {name}: give --reference, a detector of the workspace or a file of labels")
         return tuple(names)
+
+    def _choose_default_rewards(self) -> tuple[str, ...]:
+        if self.reference:
+            return REFERENCE_REWARDS
+        if self.lattice:
+            return LATTICE_REWARDS
+        return IMAGE_REWARDS if self.count_per_um2 is None else DENSITY_REWARDS
 
     def select_methods(self) -> list[str]:
         """The search method and, for baselines, the other methods."""
@@ -110,11 +119,14 @@ def tune_log(root: str, out: str, settings: Settings, options: TuneOptions, say:
     tune_log_files.check_out(out)
     physics = options.read_physics()
     names = options.select_rewards()
-    groups = sample_groups(workspace, options.images, options.cohorts)
+    references = find_references(options.reference, workspace, settings) if options.reference else None
+    micrograph_ids = references.micrograph_ids if references else None
+    groups = sample_groups(workspace, options.images, options.cohorts, micrograph_ids)
     tuned = []
     with open_cluster(settings, (*PRELOAD, evaluate_settings.__module__), say) as client:
         for group in groups:
-            tuning = GroupTuning.prepare(root, group, settings, options, physics, names, client, say)
+            objects = references.read_objects(group.rows) if references else [None] * len(group.rows)
+            tuning = GroupTuning.prepare(root, group, objects, settings, options, physics, names, client, say)
             tuned.append(tuning.run())
             tune_log_files.write_results(out, settings, tuned, options.method)  # kept if the next group fails
     say(f"settings: {out}; figures and traces: {tune_log_files.locate_figures(out)}")
@@ -128,6 +140,7 @@ class GroupTuning:
     root: str
     group: GroupSample
     rows: pd.DataFrame  # the sampled micrographs, with the pixel size that counts
+    references: Sequence[pd.DataFrame | None]  # reference objects of each of them
     defaults: Detect  # the settings in use
     space: SearchSpace
     options: TuneOptions
@@ -142,6 +155,7 @@ class GroupTuning:
         cls,
         root: str,
         group: GroupSample,
+        references: Sequence[pd.DataFrame | None],
         settings: Settings,
         options: TuneOptions,
         physics: LatticePhysics | None,
@@ -158,7 +172,7 @@ class GroupTuning:
         space = _make_space(physics, median_nm)
         defaults = group.cohort.merge_detect_settings(settings.detect).with_pixel_size(median_nm)
         timeout_s = settings.run.timeout_s
-        return cls(root, group, rows, defaults, space, options, physics, names, timeout_s, client, say)
+        return cls(root, group, rows, references, defaults, space, options, physics, names, timeout_s, client, say)
 
     def run(self) -> TunedGroup:
         """The chosen settings, after a search by each method."""
@@ -224,7 +238,8 @@ class GroupTuning:
         lowest = min([self.space.threshold[0], *(candidate["threshold"] for candidate in candidates)])
         floor = dataclasses.replace(self.defaults, threshold=lowest)
         settings = [dataclasses.replace(self.defaults, **candidate) for candidate in candidates]
-        images = [TuningImage(self.root, row, floor) for row in self.rows.to_dict("records")]
+        image_rows = zip(self.rows.to_dict("records"), self.references, strict=True)
+        images = [TuningImage(self.root, row, floor, reference) for row, reference in image_rows]
         tasks = [Task(str(k), (image, settings, self.names, self.physics), 1) for k, image in enumerate(images)]
         records = {}
         for result in execute(function, tasks, stage="tune", client=self.client, limits=Limits(self.timeout_s)):

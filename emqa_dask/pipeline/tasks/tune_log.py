@@ -26,6 +26,7 @@ class TuningImage(NamedTuple):
     root: str  # workspace
     row: dict[str, Any]  # stack, index, nm_per_pixel and nm_per_pixel_y
     floor: Detect  # settings of the lowest threshold; candidates of this threshold are kept in memory
+    reference: pd.DataFrame | None = None  # reference objects, see tune.rewards.Scene
 
     def read_pixels(self) -> np.ndarray:
         """The image, as stored."""
@@ -48,7 +49,7 @@ def evaluate_settings(
     call: Call = call_directly,
 ) -> dict:
     """The rewards `names` of the detections with each of the settings: {"objectives": (settings, rewards)}."""
-    scene = _make_scene(image.read_pixels(), image, physics)
+    scene = _make_scene(image.read_pixels(), image, image.reference, physics)
     return {"objectives": [_compute_rewards(image.detect_points(candidate), scene, names) for candidate in settings]}
 
 
@@ -67,15 +68,18 @@ def evaluate_tiles(
     candidate_rows = [{key: getattr(one, key) for key in SEARCHED_SETTINGS} for one in settings]
 
     def evaluate(tile: tiles.Tile, _: list[dict]) -> list[list[float]]:
-        scene = _make_scene(pixels[tile.y0 : tile.y1, tile.x0 : tile.x1], image, physics)
+        reference = None if image.reference is None else tiles.select_points(image.reference, tile)
+        scene = _make_scene(pixels[tile.y0 : tile.y1, tile.x0 : tile.x1], image, reference, physics)
         return [_compute_rewards(tiles.select_points(one, tile), scene, names) for one in points]
 
     placed = tiles.place_tiles(pixels.shape, size_px, max(1, size_px // 2))
     return {"table": tiles.tune_tiles(placed, candidate_rows, evaluate, names, distance)}
 
 
-def _make_scene(pixels: np.ndarray, image: TuningImage, physics: LatticePhysics | None) -> rewards.Scene:
-    return rewards.Scene(pixels, image.row["nm_per_pixel"], physics, nm_per_pixel_y=image.row["nm_per_pixel_y"])
+def _make_scene(
+    pixels: np.ndarray, image: TuningImage, reference: pd.DataFrame | None, physics: LatticePhysics | None
+) -> rewards.Scene:
+    return rewards.Scene(pixels, image.row["nm_per_pixel"], physics, reference, image.row["nm_per_pixel_y"])
 
 
 def _compute_rewards(points: pd.DataFrame, scene: rewards.Scene, names: Sequence[str]) -> list[float]:

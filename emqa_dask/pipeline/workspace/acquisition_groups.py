@@ -2,7 +2,7 @@
 
 import glob
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from fnmatch import fnmatchcase
 from typing import NamedTuple
 
@@ -14,7 +14,7 @@ from emqa_dask.settings import Cohort
 from emqa_dask.store.layout import Workspace
 
 COLUMNS = ["micrograph_id", "uri", "frame", "stack", "index", "instrument", "magnification", "nm_per_pixel"]
-COLUMNS += ["nm_per_pixel_y"]
+COLUMNS += ["nm_per_pixel_y", "partition"]
 GROUP_KEY = ["pattern", "instrument", "magnification"]
 ANY_URI = "*"
 
@@ -33,15 +33,17 @@ class GroupSample(NamedTuple):
         return _join_name(folder, self.cohort.instrument, self.cohort.magnification)
 
 
-def sample_groups(workspace: Workspace, n_images: int, globs: Sequence[str] = ()) -> list[GroupSample]:
+def sample_groups(
+    workspace: Workspace, n_images: int, globs: Sequence[str] = (), micrograph_ids: Collection[str] | None = None
+) -> list[GroupSample]:
     """Groups of the workspace's micrographs: instrument x magnification x uppermost folder, each with a sample.
 
     With `globs` each pattern on the URI is one group, for all instruments. At most `n_images` micrographs of a group
-    are sampled, in the order of their ids. Because ids are hashes, the sample is even and reproducible. A micrograph
-    belongs to the first group of the result that matches it. Raises ValueError where a pattern or the workspace has no
-    micrograph.
+    are sampled, in the order of their ids, and only those in `micrograph_ids` unless it is None. Because ids are
+    hashes, the sample is even and reproducible. A micrograph belongs to the first group of the result that matches it.
+    Raises ValueError where a pattern or the workspace has no micrograph.
     """
-    rows, counts = _collect_rows(workspace, n_images, globs)
+    rows, counts = _collect_rows(workspace, n_images, globs, micrograph_ids)
     groups = []
     for key, group_rows in rows.groupby(GROUP_KEY):
         cohort = Cohort(uri=key[0], instrument=key[1], magnification=float(key[2]))
@@ -56,13 +58,17 @@ def sample_groups(workspace: Workspace, n_images: int, globs: Sequence[str] = ()
     return sorted(groups, key=lambda g: (ranks.get(g.cohort.uri, 0), *_rank_generality(g.cohort), g.cohort.uri))
 
 
-def _collect_rows(workspace: Workspace, n_images: int, globs: Sequence[str]) -> tuple[pd.DataFrame, Counter]:
-    """The first `n_images` rows of every group by id, and the number of micrographs of every group."""
+def _collect_rows(
+    workspace: Workspace, n_images: int, globs: Sequence[str], micrograph_ids: Collection[str] | None
+) -> tuple[pd.DataFrame, Counter]:
+    """The first `n_images` rows of every group by id, of `micrograph_ids`; and the number of micrographs of groups."""
     first_rows = pd.DataFrame(columns=list(dict.fromkeys([*COLUMNS, *GROUP_KEY])))
     counts: Counter[tuple] = Counter()
     for rows in micrograph_ledger.iter_current(workspace, COLUMNS):
         rows = _add_group_key(rows, globs)
         counts.update(rows.groupby(GROUP_KEY).size().to_dict())
+        if micrograph_ids is not None:
+            rows = rows[rows["micrograph_id"].isin(micrograph_ids)]
         first_rows = pd.concat([first_rows, rows], ignore_index=True) if len(first_rows) else rows
         first_rows = (
             first_rows.sort_values("micrograph_id", kind="stable").groupby(GROUP_KEY, sort=False).head(n_images)
