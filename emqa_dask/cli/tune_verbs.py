@@ -7,6 +7,24 @@ from emqa_dask.cli.messages import say
 from emqa_dask.cli.options import add_settings, name_default_workspace, read_settings
 from emqa_dask.settings import Settings
 
+LOG_DESCRIPTION = """Tune the Laplacian-of-Gaussian detector for each cohort (instrument x magnification x folder) of
+SRC, an archive or a workspace, and write a settings file that `emqa triage --settings` takes. Rewards judge what is
+found: by default how far the number of objects is from the expected one, and how many lie too close together (with a
+lattice) or end where the image has no edge (with a density; without either that alone), or how much the objects differ
+from a reference. A Gaussian process asks for the settings to try next. Rewards: count_error, signed_count_error,
+crowding, lattice_residual, disagreement, size_prior, doubtful_count, doubtful_area."""
+LOG_EXAMPLES = """examples:
+  emqa tune log /data/session --lattice srtio3.toml --out tuned.toml
+  emqa tune log session.emqa --count-per-um2 400 --cohort 'day1/*' --evaluations 60 --baselines
+  emqa tune log session.emqa --reference em-objects                  as the network of the triage sees it
+  emqa tune log session.emqa --reference labels.json --reward disagreement --reward size_prior
+  emqa tune log session.emqa --reward mypackage.rewards:roundness --reward size_prior
+
+a lattice file says one of
+  a_nm = 0.3905, b_nm = 0.3905, gamma_deg = 90, columns = [[0, 0], [0.5, 0.5]]      the projected cell
+  spacings_nm = [0.23, 0.20], angle_deg = 90, columns_per_cell = 1                  two spacings
+  [crystal] a_nm, b_nm, c_nm, alpha_deg, beta_deg, gamma_deg, atoms = [[x, y, z], ...], zone_axis = [0, 0, 1]"""
+
 
 def add_tune(verbs) -> None:
     """`emqa tune log` and `emqa tune order`."""
@@ -25,23 +43,8 @@ def _add_log(kinds) -> None:
         "log",
         help="settings of the blob detector for every cohort",
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        description="""Tune the Laplacian-of-Gaussian detector for each cohort (instrument x magnification x folder) of
-SRC, an archive or a workspace, and write a settings file that `emqa triage --settings` takes. Rewards judge what is
-found: by default how far the number of objects is from the expected one, and how many lie too close together (with a
-lattice) or end where the image has no edge (with a density; without either that alone), or how much the objects differ
-from a reference. A Gaussian process asks for the settings to try next. Rewards: count_error, signed_count_error,
-crowding, lattice_residual, disagreement, size_prior, doubtful_count, doubtful_area.""",
-        epilog="""examples:
-  emqa tune log /data/session --lattice srtio3.toml --out tuned.toml
-  emqa tune log session.emqa --count-per-um2 400 --cohort 'day1/*' --evaluations 60 --baselines
-  emqa tune log session.emqa --reference em-objects                  as the network of the triage sees it
-  emqa tune log session.emqa --reference labels.json --reward disagreement --reward size_prior
-  emqa tune log session.emqa --reward mypackage.rewards:roundness --reward size_prior
-
-a lattice file says one of
-  a_nm = 0.3905, b_nm = 0.3905, gamma_deg = 90, columns = [[0, 0], [0.5, 0.5]]      the projected cell
-  spacings_nm = [0.23, 0.20], angle_deg = 90, columns_per_cell = 1                  two spacings
-  [crystal] a_nm, b_nm, c_nm, alpha_deg, beta_deg, gamma_deg, atoms = [[x, y, z], ...], zone_axis = [0, 0, 1]""",
+        description=LOG_DESCRIPTION,
+        epilog=LOG_EXAMPLES,
     )
     log.add_argument("source", metavar="SRC")
     log.add_argument("--out", metavar="FILE", default="tuned.toml", help="default: tuned.toml")

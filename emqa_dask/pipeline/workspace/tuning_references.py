@@ -73,8 +73,8 @@ def find_references(name: str, workspace: Workspace, settings: Settings) -> Refe
     if name in detectors:
         return References(workspace, settings, name, {})
     if not Path(name).exists():
-        known = ", ".join(detectors)
-        raise ValueError(f"--reference {name}: there is no such file, and the detectors of the workspace are {known}")
+        names = ", ".join(detectors)
+        raise ValueError(f"--reference {name}: there is no such file, and the detectors of the workspace are {names}")
     ledger = pd.concat(micrograph_ledger.iter_current(workspace, LABEL_COLUMNS), ignore_index=True)
     labels = {key: label for key, label in read_matched_labels([name], ledger).items() if label.kinds[0] != "counts"}
     if not labels:
