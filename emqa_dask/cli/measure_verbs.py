@@ -16,7 +16,7 @@ def add_estimate(verbs) -> None:
         "WS, from the micrographs in LABELS and the detections in all. The 95 % intervals hold for any bias of the "
         "detector, if the labelled images are a random sample or their review probabilities are given. The results of "
         "labels alone and of detections alone stand beside them.",
-        epilog="example: emqa estimate session.emqa labels.json --by folder",
+        epilog="examples: emqa estimate session.emqa labels.json --by folder; emqa estimate session.emqa reviewed",
     )
     estimate.add_argument("workspace", metavar="WS")
     estimate.add_argument(
@@ -24,7 +24,7 @@ def add_estimate(verbs) -> None:
         metavar="LABELS",
         nargs="+",
         help="files of labels, as for emqa calibrate; sizes and swelling need outlines or boxes, a CSV uri,n_objects "
-        "gives numbers",
+        "gives numbers. The word reviewed: the decisions of emqa review serve on the images of the plan",
     )
     estimate.add_argument(
         "--by",

@@ -23,7 +23,8 @@ def add_calibrate(verbs) -> None:
         metavar="LABELS",
         nargs="+",
         help="labels of COCO, CVAT, VIA, YOLO, LabelMe or Fiji, or CSV files with the columns uri,y0,x0,y1,x1 (boxes), "
-        "uri,y,x (points, px) or uri,n_objects (counts); a file's content tells its format; several together",
+        "uri,y,x (points, px) or uri,n_objects (counts); a file's content tells its format; several together. The word "
+        "reviewed: the decisions of emqa review serve",
     )
     calibrate.add_argument("--iou", metavar="X", type=float, help="IoU from which a box counts as found")
     calibrate.add_argument("--out", metavar="DIR", default="", help="folder for the models; default: WS/models")
@@ -75,7 +76,7 @@ def add_train(verbs):
 def _add_train_detector(kinds) -> None:
     detector = kinds.add_parser(
         "detector",
-        help="a Mask R-CNN from COCO JSON and images",
+        help="a Mask R-CNN from COCO JSON and images, or from reviewed images",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         description="""Train a Mask R-CNN on labelled micrographs: a model directory for `emqa triage --detector`.
 Masks are polygons or run lengths; an annotation with a box alone counts as the ellipse that fills it. A share of the
@@ -83,10 +84,19 @@ images is held back, and the network that does best on them is kept. Interrupted
         epilog="""examples:
   emqa train detector --coco labels.json --images scans --out my-detector
   emqa train detector --coco labels.json --images scans --start cavity-tem --out my-detector    fine-tune: fewer labels
-  emqa train detector --coco a.json --images a --coco b.json --images b --out both""",
+  emqa train detector --coco a.json --images a --coco b.json --images b --out both
+  emqa train detector --reviewed session.emqa --start cavity-tem --out my-detector       what people accepted""",
     )
-    detector.add_argument("--coco", metavar="FILE", action="append", required=True, help="may be given several times")
-    detector.add_argument("--images", metavar="DIR", action="append", required=True, help="one for each --coco")
+    detector.add_argument("--coco", metavar="FILE", action="append", default=[], help="may be given several times")
+    detector.add_argument("--images", metavar="DIR", action="append", default=[], help="one for each --coco")
+    detector.add_argument(
+        "--reviewed",
+        metavar="WS",
+        action="append",
+        default=[],
+        help="images of a workspace that reviewers accepted (emqa review serve), with their boxes; may be given "
+        "several times",
+    )
     detector.add_argument("--out", metavar="MODEL_DIR", required=True)
     detector.add_argument("--start", metavar="MODEL", help="fine-tune this model directory or bundled detector")
     detector.add_argument("--frozen", action="store_true", help="with --start: leave the backbone as it is")
@@ -119,7 +129,7 @@ def run_train_detector(options: argparse.Namespace) -> int:
         resume=options.resume,
         licence=options.licence,
     )
-    train_detector(sets, options.out, detector_options, say)
+    train_detector(sets, options.out, detector_options, say, reviewed=options.reviewed)
     return 0
 
 

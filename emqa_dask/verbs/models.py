@@ -9,7 +9,7 @@ from emqa_dask.verbs.call import call_verb, list_texts
 
 DETECTOR_OPTIONS: dict[str, Any] = {
     **{"start": None, "frozen": False, "steps": None, "learning_rate": None, "validation": 0.2, "device": "cpu"},
-    **{"seed": 0, "licence": "not stated", "resume": False},
+    **{"seed": 0, "licence": "not stated", "resume": False, "reviewed": ()},
 }
 ENSEMBLE_OPTIONS: dict[str, Any] = {
     **{"images": "", "members": 16, "min_members": None, "method": "ensemble", "window": 64, "whole": False},
@@ -46,7 +46,8 @@ def train_detector(coco: str | Sequence[str], images: str | Sequence[str], out: 
         start (None): model directory or bundled detector to fine-tune. frozen (False): leave its backbone as it is.
         steps (None): of four crops each; 3000, or 600 with start. learning_rate (None). validation (0.2): share of
         the images that is held back. device ("cpu"): or "cuda". seed (0). licence ("not stated"): of the weights.
-        resume (False): go on with an interrupted training.
+        resume (False): go on with an interrupted training. reviewed (()): workspaces whose accepted images are learnt
+        from, too; coco and images may be empty then.
 
     Returns
     -------
@@ -62,6 +63,7 @@ def train_detector(coco: str | Sequence[str], images: str | Sequence[str], out: 
     """
     values = _complete(DETECTOR_OPTIONS, options)
     values |= {"coco": list_texts(coco), "images": list_texts(images), "out": str(out)}
+    values["reviewed"] = list_texts(values["reviewed"])
     call_verb(model_verbs.run_train_detector, "train", **values)
     return str(out)
 

@@ -14,17 +14,21 @@ from emqa_dask.pipeline.commands.calibrate import calibrate
 from emqa_dask.pipeline.commands.estimate import estimate
 from emqa_dask.pipeline.commands.review_plan import number_clusters, plan_review
 from emqa_dask.pipeline.commands.status import status
+from emqa_dask.pipeline.commands.train_detector import read_image, train_detector
 from emqa_dask.pipeline.commands.triage import run
 from emqa_dask.pipeline.workspace.integrity import verify
 from emqa_dask.pipeline.workspace.moving import take_over_workspace
 from emqa_dask.pipeline.workspace.review_desk import ReviewDesk
 from emqa_dask.pipeline.workspace.review_queue import encode_pixels
+from emqa_dask.pipeline.workspace.reviewed_set import write_reviewed_set
 from emqa_dask.results.run import open_run
 from emqa_dask.review.server import RequestError
 from emqa_dask.settings import Settings, replace
 from emqa_dask.store import decisions, stored_settings
 from emqa_dask.store.layout import Workspace
 from emqa_dask.synthetic.archive import synthesise
+from emqa_dask.train.coco import read_coco_sets
+from emqa_dask.train.detector import DetectorOptions
 
 SETTINGS = {"run": {"scheduler": "in-process"}, "detect": {"detectors": ["log"]}}
 
@@ -293,6 +297,29 @@ def test_contradictions_are_listed_and_do_not_count(root):
     uri = desk.list_images({}).content["images"][4]["uri"]
     assert any("contradict" in line and uri in line for line in lines)
     assert any("11 of 12 images of the plan" in line for line in lines)
+
+
+def test_accepted_images_are_a_set_for_training(root, tmp_path):
+    review_all(root, k0="reject", k1="unsure")
+    desk = open_desk(root)
+    ids = list_ids(desk)
+    decide(desk, ids[2], objects=[[5, 6, 5, 6]])
+    path, folder = write_reviewed_set(root, tmp_path, ignore)
+    images, classes = read_coco_sets([(Path(path), Path(folder))])
+    assert classes == ["object"]
+    assert sorted(image.path.stem for image in images) == sorted(ids[3:])
+    rows = desk.list_images({}).content["images"]
+    by_id = {row["id"]: row for row in rows}
+    for image in images:
+        row = by_id[image.path.stem]
+        assert np.array_equal(read_image(image.path), open_run(root).image(row["uri"], row["frame"]))
+        boxes = np.array(desk.list_objects({"id": row["id"]}).content["detections"]).reshape(-1, 4)
+        assert len(image.masks) == len(boxes)
+
+
+def test_training_without_any_set_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="nothing to learn from"):
+        train_detector([], str(tmp_path / "model"), DetectorOptions(), ignore)
 
 
 def test_status_tells_the_agreement_of_reviewers(root):

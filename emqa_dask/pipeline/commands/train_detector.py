@@ -1,6 +1,7 @@
 """emqa train detector and emqa import detector: networks from labelled images, or from checkpoints."""
 
 import dataclasses
+import tempfile
 import tomllib
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,11 +13,17 @@ from emqa_dask.archive import readers
 from emqa_dask.detect.mask_rcnn import convert
 from emqa_dask.detect.normalise import normalise
 from emqa_dask.pipeline.commands.detector_domain import add_detector_domain
+from emqa_dask.pipeline.workspace.reviewed_set import SUFFIX, write_reviewed_set
 from emqa_dask.train import coco, detector
 
 
 def read_image(path: Path) -> np.ndarray:
-    """The first micrograph of a file in any format of an archive. Raises ValueError for a file without one."""
+    """The first micrograph of a file in any format of an archive, or the array of a .npy file.
+
+    Raises ValueError for a file without one.
+    """
+    if path.suffix == SUFFIX:
+        return np.load(path, allow_pickle=False)
     frames = readers.open_source(str(path)).frames
     if not frames:
         raise ValueError(f"{path}: there is no micrograph in it")
@@ -28,11 +35,28 @@ def train_detector(
     out: str,
     options: detector.DetectorOptions,
     say: Callable[[str], None] = print,
+    *,
+    reviewed: Sequence[str] = (),
 ) -> dict:
     """Validation scores of a detector that was trained on images of any format; see `detector.train_detector`.
 
-    `options.start` may be the name of a bundled detector. The model gets the domain of its images by content.
+    `reviewed` are workspaces whose accepted images are sets, too. `options.start` may be the name of a bundled
+    detector. The model gets the domain of its images by content. Raises ValueError without any set.
     """
+    if not coco_datasets and not reviewed:
+        raise ValueError("nothing to learn from: give --coco and --images, or --reviewed")
+    with tempfile.TemporaryDirectory() as scratch:
+        datasets = list(coco_datasets)
+        for number, root in enumerate(reviewed):
+            folder = Path(scratch, str(number))
+            folder.mkdir()
+            datasets.append(write_reviewed_set(root, folder, say))
+        return _train(datasets, out, options, say)
+
+
+def _train(
+    coco_datasets: Sequence[tuple[str, str]], out: str, options: detector.DetectorOptions, say: Callable[[str], None]
+) -> dict:
     if options.start is not None:
         options = dataclasses.replace(options, start=models.locate_model(str(options.start)))
     dataset_paths = [(Path(coco), Path(images)) for coco, images in coco_datasets]

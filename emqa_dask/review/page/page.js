@@ -22,6 +22,7 @@ let view = { scale: 1, x: 0, y: 0 }; // screen = image * scale + offset
 let drag = null;
 let waiting = null; // data of the next image
 let busy = false;
+let nDecisions = 0; // of this page
 const times = []; // of the last decisions, ms
 let shownAt = 0;
 
@@ -383,7 +384,10 @@ function tell() {
 }
 
 async function refresh() {
-  states = await (await ask("api/state")).json();
+  const version = nDecisions;
+  const answer = await (await ask("api/state")).json();
+  if (version !== nDecisions) return; // older than a decision that was made meanwhile
+  states = answer;
   tell();
 }
 
@@ -394,11 +398,13 @@ async function decide(kind) {
     return element("reviewer").focus();
   }
   busy = true;
+  nDecisions += 1;
   const image = images[current];
   const list = objects.map(({ box, k }) => (k === null ? box : k));
   const body = { id: image.id, reviewer: reviewer(), decision: kind, comment: element("comment").value };
   try {
     await ask("api/decide", { ...body, objects: kind === "accept" && edited ? list : null });
+    nDecisions += 1;
     element("message").textContent = "";
     states[image.id] = { ...states[image.id], [reviewer()]: kind };
     times.push(performance.now() - shownAt);
