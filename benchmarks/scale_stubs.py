@@ -58,7 +58,7 @@ def survey_files(workspace, name, entries, settings, call) -> dict:
 def _example() -> dict[str, pd.DataFrame]:
     """Rows of each table for one real synthetic micrograph."""
     from emqa_dask.detect.log import detect_image
-    from emqa_dask.pipeline.tasks import image_measurement, measure_objects, predict
+    from emqa_dask.pipeline.tasks import image_measurement, map_tiles, measure_objects, predict
     from emqa_dask.predict.predictions import predict_images
     from emqa_dask.store.thumbnails import make_thumbnail
     from emqa_dask.synthetic.profiles import make_sample
@@ -77,6 +77,7 @@ def _example() -> dict[str, pd.DataFrame]:
     thumbnail = {"micrograph_id": row["micrograph_id"], "jpeg": make_thumbnail(image, 32)}
     measured = measure_objects.measure_detections(evidence, blobs, pd.DataFrame([row]), settings.measure)
     example = {"detections": blobs, "evidence": evidence, "features": features, "predictions": predicted}
+    measured["tiles"] = map_tiles.map_tiles(evidence, blobs, features, pd.DataFrame([row]))
     example |= {table: tables.conform(rows, SCHEMAS[table]).to_pandas() for table, rows in measured.items()}
     return example | {"thumbnails": pd.DataFrame([thumbnail])}
 

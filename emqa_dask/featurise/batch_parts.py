@@ -23,6 +23,7 @@ from emqa_dask.featurise.image_parts import (
 )
 from emqa_dask.featurise.periodogram import compute_mean_periodogram, place_tiles
 from emqa_dask.featurise.quantiles import interpolate_quantile
+from emqa_dask.featurise.region_map import compute_window_powers_of_batch
 from emqa_dask.featurise.signature import TONE_PX, cut_grain_tile
 from emqa_dask.featurise.tones import NO_SPAN, GreyLevels, find_grey_range, rank_levels
 
@@ -54,6 +55,7 @@ def split_images(images: Any, dtype: np.dtype | None = None) -> list[ImageParts 
     t, corners = place_tiles((h, w))
     tiles = (xp.clip(raised[:, y : y + t, x : x + t] * units, *TILE_RANGE) for y, x in corners)
     powers = to_host(compute_mean_periodogram(tiles))
+    cell_means = compute_window_powers_of_batch(raised, units, TILE_RANGE)
     view_shape, factor = overlays.compute_view_shape((h, w))
     spans = _upload_values(xp, np.maximum(span, NO_SPAN))
     views = to_host(xp.clip(average_areas(raised, view_shape) / spans, *overlays.VIEW_RANGE))
@@ -66,7 +68,7 @@ def split_images(images: Any, dtype: np.dtype | None = None) -> list[ImageParts 
         impulses = {"impulses_per_mpx": float(n_impulses[k] * 1e6 / ((y - 4) * (x - 4)))}
         statistics = hits.summarise_occupancy(counts[:, k].tolist(), (y, x)) | impulses
         tones = (float(nonfinite_fractions[k]), greys[k], float(low[k]), float(span[k]))
-        arrays = (powers[k], len(corners), statistics, views[k], factor, tone_means[k], grain_tiles[k])
+        arrays = (powers[k], len(corners), cell_means[k], statistics, views[k], factor, tone_means[k], grain_tiles[k])
         parts.append(ImageParts((h, w), dtype, *tones, *arrays))
     return parts
 

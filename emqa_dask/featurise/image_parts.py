@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from emqa_dask.featurise import overlays
 from emqa_dask.featurise.hits import count_impulses, count_statistics, cut_middle
 from emqa_dask.featurise.periodogram import compute_image_periodogram, place_tiles
+from emqa_dask.featurise.region_map import compute_window_powers
 from emqa_dask.featurise.signature import TONE_PX, cut_grain_tile
 from emqa_dask.featurise.tones import NO_SPAN, GreyLevels, count_levels, find_grey_range
 
@@ -31,6 +32,7 @@ class ImageParts(NamedTuple):
     span: float
     power: NDArray[np.float32] | None  # (t, t // 2 + 1) mean periodogram of the tiles; None without tiles
     n_tiles: int
+    cell_means: NDArray[np.float32] | None  # compute_window_powers() of the tiles of the region map
     hits: dict[str, float]  # count_statistics() and count_impulses() of the middle
     view: NDArray[np.float32]  # of at most 1024 px a side, the grey range from 0 to 1
     factor: float  # by which the view is smaller
@@ -69,8 +71,9 @@ def split_image(image: np.ndarray) -> ImageParts | float:
     t, corners = place_tiles(pixels.shape)
     tiles = [pixels[y : y + t, x : x + t] for y, x in corners]
     power = compute_image_periodogram(tiles, low, unit, TILE_RANGE) if tiles else None
+    cell_means = compute_window_powers(pixels, low, unit, TILE_RANGE)
     view, factor = overlays.make_view(pixels, low, low + span)
-    ends = (nonfinite_fraction, grey, low, span, power, len(tiles), hits)
+    ends = (nonfinite_fraction, grey, low, span, power, len(tiles), cell_means, hits)
     return ImageParts(image.shape, image.dtype, *ends, view, factor, tone_means, grain_tile)
 
 

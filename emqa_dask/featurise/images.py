@@ -1,7 +1,7 @@
 """Statistics of one image, for flags, forests and people: tones, detail, overlays, marks of non-micrographs."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -9,10 +9,11 @@ from emqa_dask.backend import use_device
 from emqa_dask.featurise import foreign, overlays
 from emqa_dask.featurise.image_parts import ImageParts, compute_unit, split_image
 from emqa_dask.featurise.picture_kinds import draw_thumbnail, estimate_picture_kinds
+from emqa_dask.featurise.region_map import TileStatistics, summarise_tiles
 from emqa_dask.featurise.signature import N_BYTES, encode_signature
 from emqa_dask.featurise.spectrum import summarise_power
 from emqa_dask.featurise.tones import compute_tones, find_bright_end
-from emqa_dask.tables import IMAGE_STATISTICS
+from emqa_dask.tables import IMAGE_STATISTICS, TILE_COLUMNS
 
 
 def image_statistics(image: np.ndarray, *, colour_fraction: float = 0.0) -> dict[str, float]:
@@ -49,15 +50,15 @@ def image_statistics(image: np.ndarray, *, colour_fraction: float = 0.0) -> dict
     return {name: features[name] for name in IMAGE_STATISTICS}
 
 
-def image_features(image: np.ndarray, *, colour_fraction: float = 0.0) -> dict[str, float | bytes]:
-    """`image_statistics` and the `signature` of the same image in one pass: a row's part of `tables.FEATURES`."""
+def image_features(image: np.ndarray, *, colour_fraction: float = 0.0) -> dict[str, Any]:
+    """A row's part of `tables.FEATURES` in one pass: `image_statistics`, and signature and tiles of the same image."""
     (features,) = compute_features_of_images([image], [colour_fraction])
     return features
 
 
 def compute_features_of_images(
     images: Sequence[np.ndarray], colour_fractions: Sequence[float] | None = None
-) -> list[dict[str, float | bytes]]:
+) -> list[dict[str, Any]]:
     """`image_features` of each of `images` (h, w), of any shapes, on the host; the network sees them together."""
     for image in images:
         if image.ndim != 2:
@@ -71,7 +72,7 @@ def compute_features_of_parts(
     short_sides_px: Sequence[int],
     colour_fractions: Sequence[float],
     device: str = "cpu",
-) -> list[dict[str, float | bytes]]:
+) -> list[dict[str, Any]]:
     """`image_features` of images from what split_image() or split_images() kept of them; the network on `device`.
 
     With split_images() numbers agree with those of `image_features` within 1e-4 relative, those that count pixels
@@ -86,27 +87,29 @@ class _Summary(NamedTuple):
 
     statistics: dict[str, float]
     signature: bytes
+    tiles: TileStatistics | None  # None without finite pixels
     thumbnail: np.ndarray | None  # that the network sees
 
 
 def _complete_features(
     summaries: Sequence[_Summary], short_sides_px: Sequence[int], colour_fractions: Sequence[float] | None, device: str
-) -> list[dict[str, float | bytes]]:
+) -> list[dict[str, Any]]:
     """`image_features` of each of `summaries`; the network runs on `device`."""
     with use_device(device):
         kinds = estimate_picture_kinds([summary.thumbnail for summary in summaries], device)
     colour_fractions = [0.0] * len(summaries) if colour_fractions is None else colour_fractions
-    features: list[dict[str, float | bytes]] = []
+    features: list[dict[str, Any]] = []
     for summary, kind, side, fraction in zip(summaries, kinds, short_sides_px, colour_fractions, strict=True):
         numbers = summary.statistics | kind | {"short_side_px": side, "colour_fraction": fraction}
-        row: dict[str, float | bytes] = {name: float(numbers.get(name, np.nan)) for name in IMAGE_STATISTICS}
-        features.append(row | {"signature": summary.signature})
+        row: dict[str, Any] = {name: float(numbers.get(name, np.nan)) for name in IMAGE_STATISTICS}
+        tiles = summary.tiles or (None, None)
+        features.append(row | {"signature": summary.signature} | dict(zip(TILE_COLUMNS, tiles, strict=True)))
     return features
 
 
 def _summarise_parts(parts: ImageParts | float) -> _Summary:
     if isinstance(parts, float):
-        return _Summary({"nonfinite_fraction": parts}, bytes(N_BYTES), None)
+        return _Summary({"nonfinite_fraction": parts}, bytes(N_BYTES), None, None)
     unit = float(compute_unit(parts.span))
     view = parts.view
     out = {"nonfinite_fraction": parts.nonfinite_fraction} | parts.hits
@@ -124,4 +127,5 @@ def _summarise_parts(parts: ImageParts | float) -> _Summary:
     out["line_vertical"] = overlays.measure_longest_line(overlays.find_edge_runs(view.T), view.shape[0])
     out |= overlays.count_stripes(view, banner_rows)
     out |= foreign.diffraction_statistics(view) | foreign.scene_statistics(picture)
-    return _Summary(out, encode_signature(parts.tone_means, parts.grain_tile), draw_thumbnail(picture))
+    tiles = summarise_tiles(parts.cell_means, parts.shape)
+    return _Summary(out, encode_signature(parts.tone_means, parts.grain_tile), tiles, draw_thumbnail(picture))

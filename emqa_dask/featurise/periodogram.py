@@ -61,8 +61,8 @@ def compute_mean_periodogram(tiles: Iterable[Any]) -> Any:
         if n == 0:
             xp, _ = get_array_modules(tile)
             t = tile.shape[-1]
-            ramp, window = (xp.asarray(values) for values in _make_ramp_and_window(t))
-            ramp_power = float(np.square(_make_ramp_and_window(t)[0]).sum())
+            ramp, window = (xp.asarray(values) for values in make_ramp_and_window(t))
+            ramp_power = float(np.square(make_ramp_and_window(t)[0]).sum())
             rfft2 = partial(fft.rfft2, workers=1) if xp is np else xp.fft.rfft2
         values = tile - tile.mean(axis=(-2, -1), keepdims=True)
         slope_y, slope_x = (xp.matmul(values.mean(axis=axis), ramp) / ramp_power for axis in (-1, -2))
@@ -82,7 +82,7 @@ def compute_image_periodogram(
     `low` becomes 0 in them, and a grey level `unit`; then they are clipped to `limits`.
     """
     t = len(tiles[0])
-    ramp, window = _make_ramp_and_window(t)
+    ramp, window = make_ramp_and_window(t)
     floor, ceiling = (np.float32(limit) for limit in limits)
     values = np.empty((t, t), np.float32)
     power = np.zeros((t, t // 2 + 1), np.float32)
@@ -93,7 +93,7 @@ def compute_image_periodogram(
 
 
 @lru_cache(maxsize=8)
-def _make_ramp_and_window(t: int) -> tuple[np.ndarray, np.ndarray]:
+def make_ramp_and_window(t: int) -> tuple[np.ndarray, np.ndarray]:
     """Of a tile (t, t), float32: a ramp (t,) from -1 to 1 and a Hann window (t, t) with a mean square of 1."""
     window = np.hanning(t + 1)[:t].astype(np.float32)
     window = np.outer(window, window)

@@ -39,7 +39,7 @@ class _PolarGrid(NamedTuple):
 
 
 @lru_cache(maxsize=8)
-def _make_polar_grid(t: int) -> _PolarGrid:
+def make_polar_grid(t: int) -> _PolarGrid:
     """Polar cells of a half plane: rings a quarter octave wide x sectors; and the drift and astigmatism templates."""
     qy = fft.fftfreq(t)[:, None]
     qx = fft.rfftfreq(t)[None]
@@ -67,7 +67,7 @@ def _make_polar_grid(t: int) -> _PolarGrid:
 
 def _average_rings(power: np.ndarray) -> tuple:
     """Arithmetic and geometric mean power of polar cells, and of rings; a lattice's peaks hardly raise the latter."""
-    grid = _make_polar_grid(power.shape[0])
+    grid = make_polar_grid(power.shape[0])
     count = grid.count
     values = power.ravel()[grid.frequencies]
     cell_sums = np.bincount(grid.cell, values, count.size).reshape(count.shape)
@@ -94,26 +94,35 @@ def compute_spectrum_statistics(tiles: np.ndarray) -> dict[str, float]:
 def summarise_power(power: np.ndarray, n: int) -> dict[str, float]:
     """The statistics of compute_spectrum_statistics() from the mean power (t, t // 2 + 1) of `n` tiles."""
     t = power.shape[0]
-    grid = _make_polar_grid(t)
+    grid = make_polar_grid(t)
     count = grid.count
     middle = grid.middle
     plain, cells, ring_geometric = _average_rings(power)
     ring_mean = plain.sum(1) / count.sum(1)
-    floor = float(max(np.median(plain[-2:] / np.maximum(count[-2:], 1), axis=1).max(), 1e-12))
-    visible = VISIBLE**2 / (2 * np.pi * middle**2 * np.log(2))
-    log_excess = np.log(np.maximum(ring_mean, 1e-12) / np.maximum(2 * floor, visible))
-    out = {"noise_floor": floor**0.5, "detail_cpp": float(middle[0])} | _measure_power_decay(
-        log_excess, ring_mean - floor, middle
-    )
+    floor = float(compute_noise_power(plain[-2:] / np.maximum(count[-2:], 1)))
+    log_excess = compute_visible_excess(ring_mean, floor, middle)
+    out = {"noise_floor": floor**0.5, "detail_cpp": find_detail_cpp(log_excess, middle)}
+    out |= _measure_slopes(log_excess, ring_mean - floor, middle)
     out["autocorrelation_excess"] = _measure_autocorrelation_excess(power, n)
     return out | _measure_anisotropy(cells, ring_geometric, grid)
 
 
-def _measure_power_decay(log_excess: np.ndarray, signal: np.ndarray, middle: np.ndarray) -> dict[str, float]:
-    """Where the rings' log-power above the limit of sight last crosses 0, and the exponents of q^-p before that."""
+def compute_noise_power(sector_means: np.ndarray) -> np.ndarray:
+    """Power (...) of the white noise from mean powers (..., 2, N_SECTORS) of the sectors of the outer two rings."""
+    return np.maximum(np.median(sector_means, axis=-1).max(axis=-1), 1e-12)
+
+
+def compute_visible_excess(ring_mean: np.ndarray, floor: np.ndarray | float, middle: np.ndarray) -> np.ndarray:
+    """Log of the mean power (..., r) of rings over twice the noise `floor`, or over the limit of sight if larger."""
+    visible = VISIBLE**2 / (2 * np.pi * middle**2 * np.log(2))
+    return np.log(np.maximum(ring_mean, 1e-12) / np.maximum(2 * floor, visible))
+
+
+def find_detail_cpp(log_excess: np.ndarray, middle: np.ndarray) -> float:
+    """Frequency at which compute_visible_excess() of the rings (r,) last crosses 0; the lowest one without detail."""
     visible_rings = np.flatnonzero(log_excess > 0)
     if len(visible_rings) < 2:
-        return {"spectrum_slope": np.nan, "spectrum_slope_last_octave": np.nan}
+        return float(middle[0])
     last_ring = visible_rings[-1]
     logs = np.log(middle)
     step = (
@@ -121,11 +130,19 @@ def _measure_power_decay(log_excess: np.ndarray, signal: np.ndarray, middle: np.
         if last_ring + 1 < len(middle)
         else 0.0
     )
-    detail = logs[last_ring] + step * (logs[min(last_ring + 1, len(middle) - 1)] - logs[last_ring])
+    return float(np.exp(logs[last_ring] + step * (logs[min(last_ring + 1, len(middle) - 1)] - logs[last_ring])))
+
+
+def _measure_slopes(log_excess: np.ndarray, signal: np.ndarray, middle: np.ndarray) -> dict[str, float]:
+    """Exponents of q^-p over the rings whose log-power is above the limit of sight, and over their last octave."""
+    visible_rings = np.flatnonzero(log_excess > 0)
+    if len(visible_rings) < 2:
+        return {"spectrum_slope": np.nan, "spectrum_slope_last_octave": np.nan}
+    last_ring = visible_rings[-1]
+    logs = np.log(middle)
     power = np.log(np.maximum(signal, 1e-12))
     start = max(last_ring - 4, 0)
     return {
-        "detail_cpp": float(np.exp(detail)),
         "spectrum_slope": float(-np.polyfit(logs[visible_rings], power[visible_rings], 1)[0]),
         "spectrum_slope_last_octave": float((power[start] - power[last_ring]) / (logs[last_ring] - logs[start]))
         if last_ring > start

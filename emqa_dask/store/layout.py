@@ -16,7 +16,8 @@ def name_table_folder(table_name: str, digest: str = "") -> str:
 
 PART_FOLDER_PREFIXES = (
     *("thumbnails", "detections", "embeddings", "evidence", "features", "predictions", "probabilities"),
-    *("regions", "classifications", "measurements", "sizes", "custom_checks", "survey", "failures", "events.parquet"),
+    *("regions", "classifications", "measurements", "sizes", "tiles", "custom_checks", "survey", "failures"),
+    "events.parquet",
 )
 
 

@@ -26,7 +26,16 @@ from emqa_dask.tables.detections import (
     SCORE_BINS,
 )
 from emqa_dask.tables.estimates import ESTIMATES
-from emqa_dask.tables.images import CUSTOM_CHECKS, DUPLICATE_GROUPS, FEATURES, FLAGS, IMAGE_STATISTICS, THON_RINGS
+from emqa_dask.tables.images import (
+    CUSTOM_CHECKS,
+    DUPLICATE_GROUPS,
+    FEATURES,
+    FLAGS,
+    IMAGE_STATISTICS,
+    THON_RINGS,
+    TILE_COLUMNS,
+    TILES,
+)
 from emqa_dask.tables.measurements import DIAMETER_STATISTICS, MEASUREMENTS, SAMPLE_VALUES, SAMPLES, SIZES
 from emqa_dask.tables.order import LATTICE_ORDER, LATTICE_ORDER_POINTS, LATTICE_ORDER_WINDOWS
 from emqa_dask.tables.review import DECISION_KINDS, DECISIONS, REVIEW_PLAN
@@ -44,6 +53,7 @@ ALL_TABLES = {
     "embeddings": EMBEDDINGS,
     "evidence": EVIDENCE,
     "features": FEATURES,
+    "tiles": TILES,
     "custom_checks": CUSTOM_CHECKS,
     "flags": FLAGS,
     "duplicate_groups": DUPLICATE_GROUPS,
@@ -116,6 +126,8 @@ __all__ = [
     "STATUSES",
     "THON_RINGS",
     "THUMBNAILS",
+    "TILES",
+    "TILE_COLUMNS",
     "TRIAGE",
     "VERDICTS",
     "conform",

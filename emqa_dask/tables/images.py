@@ -132,6 +132,13 @@ IMAGE_STATISTICS = {
     "impulses_per_mpx": "Number of single pixels that are far brighter than all eight neighbours, per megapixel.",
 }
 
+_TILE_ORDER = "of the tiles of the region map (table tiles), row by row. Null for an image without finite pixels."
+_TILE_LISTS: Columns = {
+    "tile_sharpness": (pa.list_(pa.float32()), f"Sharpness {_TILE_ORDER}"),
+    "tile_noise": (pa.list_(pa.float32()), f"Noise {_TILE_ORDER}"),
+}
+TILE_COLUMNS = tuple(_TILE_LISTS)
+
 THON_RINGS: Columns = {
     "defocus_nm": (
         pa.float64(),
@@ -176,6 +183,40 @@ FEATURES = define_schema(
             "Signature that near-duplicates share: 16 x 16 mean grey values (int8) and 64 x 64 signs of the band-pass "
             "filtered centre (bits). Null when it is unknown.",
         ),
+        **_TILE_LISTS,
+    }
+)
+
+# A row per micrograph, detector and tile of the region map, row by row.
+TILES = define_schema(
+    {
+        **ID,
+        "detector": (pa.string(), "Detector whose detections are counted: log, or the name in its model card."),
+        "y_px": (pa.int32(), "First row of the tile, in px."),
+        "x_px": (pa.int32(), "First column of the tile, in px."),
+        "height_px": (pa.int32(), "Number of rows of the tile."),
+        "width_px": (pa.int32(), "Number of columns of the tile."),
+        "n_detections": (
+            pa.int32(),
+            "Number of detections at or above the score floor whose centre lies in the tile.",
+        ),
+        "density_per_um2": (
+            pa.float32(),
+            "This number divided by the area of the tile, per square micrometre, without a correction at the edges of "
+            "the image. NaN when the pixel size is unknown.",
+        ),
+        "agreement": (
+            pa.float32(),
+            "Agreement with the other detectors in the tile, as detector_agreement in evidence: boxes are matched in "
+            "the whole image, and F1 is computed from the boxes whose centre lies in the tile. 1 where no detector "
+            "has one. NaN for a single detector.",
+        ),
+        "sharpness": (
+            pa.float32(),
+            "detail_cpp (table features) of the window in the middle of the tile, in cycles/px: up to 128 px, half of "
+            "the tile's side. NaN for tiles below 32 px.",
+        ),
+        "noise": (pa.float32(), "noise_floor (table features) of the same window, in grey ranges of the whole image."),
     }
 )
 

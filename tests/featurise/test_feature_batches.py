@@ -13,13 +13,14 @@ from hypothesis import strategies as st
 from emqa_dask import area_average
 from emqa_dask.area_average import average_areas, make_area_weights
 from emqa_dask.backend import to_host
-from emqa_dask.featurise import batch_parts, hits, periodogram, rings
+from emqa_dask.featurise import batch_parts, hits, periodogram, region_map, rings
 from emqa_dask.featurise.batch_parts import split_images
 from emqa_dask.featurise.images import compute_features_of_images, compute_features_of_parts, image_features
 from emqa_dask.store import thumbnails
 from emqa_dask.synthetic.faults import apply_fault
 from emqa_dask.synthetic.films import draw_amorphous_film
 from emqa_dask.synthetic.profiles import make_sample
+from emqa_dask.tables import TILE_COLUMNS
 from tests.detect.strict_arrays import Strict, StrictModule
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
@@ -67,6 +68,11 @@ def assert_equal_features(found, expected):
     tones, grain = zip(*((row[:256].view(np.int8).astype(int), row[256:]) for row in tones), strict=True)
     assert np.abs(tones[0] - tones[1]).max() <= 1  # of 127: a tone at half a step is rounded either way
     assert np.unpackbits(grain[0] ^ grain[1]).sum() <= 2
+    for name in TILE_COLUMNS:
+        values, expected_values = (row.pop(name) for row in (found, expected))
+        assert (values is None) == (expected_values is None)
+        if values is not None:
+            np.testing.assert_allclose(values, expected_values, rtol=RELATIVE_TOLERANCE, atol=ABSOLUTE_TOLERANCE)
     for name, value in expected.items():
         close = pytest.approx(value, rel=RELATIVE_TOLERANCE, abs=COUNTED.get(name, ABSOLUTE_TOLERANCE), nan_ok=True)
         assert found[name] == close, name
@@ -91,7 +97,7 @@ def assert_equal_thumbnails(images, longest_px, device=np.asarray):
 
 def use_strict_arrays(monkeypatch):
     """Let all functions for a device use arrays that refuse implicit conversion."""
-    for module in (area_average, batch_parts, hits, periodogram, rings, thumbnails):
+    for module in (area_average, batch_parts, hits, periodogram, region_map, rings, thumbnails):
         modules = (StrictModule(np), StrictModule(scipy.ndimage))
         monkeypatch.setattr(module, "get_array_modules", lambda _, modules=modules: modules)
     monkeypatch.setattr(area_average, "get_skimage", lambda _: StrictModule(skimage))

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from emqa_dask import tables
 from emqa_dask.device_batches import map_on_device
 from emqa_dask.featurise.batch_parts import split_images
 from emqa_dask.featurise.images import compute_features_of_parts, image_features
@@ -50,7 +51,9 @@ def test_features_of_batches_are_those_of_images(images):
     features = compute_features_of_parts(parts, [min(image.shape) for image in images], [0.0] * len(images))
     for image, own in zip(images, features, strict=True):
         expected = image_features(image)
-        names = [name for name in expected if name != "signature"]
+        for name in tables.TILE_COLUMNS:
+            np.testing.assert_allclose(own[name], expected[name], rtol=1e-4)
+        names = [name for name in expected if name not in ("signature", *tables.TILE_COLUMNS)]
         np.testing.assert_allclose([own[n] for n in names], [expected[n] for n in names], rtol=1e-2, atol=1e-3)
 
 

@@ -1,4 +1,4 @@
-"""Tasks that make the evidence, the predictions and the measurements of several partitions at once."""
+"""Tasks that make evidence, predictions, region maps and measurements of several partitions at once."""
 
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
@@ -6,6 +6,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from emqa_dask import models
+from emqa_dask.pipeline.tasks.map_tiles import make_tiles_together
 from emqa_dask.pipeline.tasks.measure_objects import MEASUREMENT_TABLES, make_measurements_together
 from emqa_dask.pipeline.tasks.predict import make_evidence_together, make_predictions_together
 from emqa_dask.pipeline.workspace import micrograph_ledger
@@ -17,7 +18,7 @@ from emqa_dask.store.layout import Workspace
 PREDICTED_TOGETHER = (
     1024  # micrographs whose predictions are made at once: those of the longest partition, or of many short ones
 )
-SUMMARISED_TOGETHER = 256  # micrographs whose evidence or measurements are made at once: their detections are in memory
+SUMMARISED_TOGETHER = 256  # micrographs whose other tables are made at once: their detections are in memory
 LEDGER_COLUMNS = ("micrograph_id", "uri", "instrument", "voltage_kv", "height_px", "width_px", "nm_per_pixel")
 LEDGER_COLUMNS += ("nm_per_pixel_y", "partition")
 
@@ -34,6 +35,7 @@ class Bundle(NamedTuple):
 BUNDLES = (
     Bundle("featurise", ("evidence",), make_evidence_together, SUMMARISED_TOGETHER),
     Bundle("predict", ("predictions",), make_predictions_together, PREDICTED_TOGETHER),
+    Bundle("featurise", ("tiles",), make_tiles_together, SUMMARISED_TOGETHER),
     Bundle("measure", MEASUREMENT_TABLES, make_measurements_together, SUMMARISED_TOGETHER),
 )
 

@@ -10,6 +10,7 @@ from emqa_dask import tables
 from emqa_dask.partition import Partition
 from emqa_dask.pipeline.tasks.classify import classify_micrographs
 from emqa_dask.pipeline.tasks.image_stages import ImageStages
+from emqa_dask.pipeline.tasks.map_tiles import map_stored_tiles
 from emqa_dask.pipeline.tasks.measure_images import measure_partition
 from emqa_dask.pipeline.tasks.measure_objects import MEASUREMENT_TABLES, measure_stored_objects
 from emqa_dask.pipeline.tasks.predict import FEATURE_COLUMNS, join_evidence, predict_rows, summarise_detections
@@ -24,7 +25,7 @@ from emqa_dask.store.layout import Workspace
 
 # Tables that are made from other tables at the end.
 PREDICTED = tuple(table for table, stage in TABLES.items() if stage.step == "predict")
-DERIVED = (*PREDICTED, *MEASUREMENT_TABLES)
+DERIVED = (*PREDICTED, "tiles", *MEASUREMENT_TABLES)
 
 
 def make_tables(
@@ -54,6 +55,10 @@ def make_tables(
     elif new_rows:
         measure_partition(workspace, partition, remaining, settings, new_rows, stages)
     _write(workspace, partition, table_folders, new_rows, stages.failures)
+    if "tiles" in missing:
+        with stages.time_stage("tiles"):
+            tiles = map_stored_tiles(workspace, rows, settings, [partition.name])
+            parts.write_part(workspace.uri, table_folders["tiles"], partition.name, tiles, tables.TILES)
     if set(PREDICTED) & set(missing):
         with stages.time_stage("predict"):
             _predict(workspace, partition, rows, settings, table_folders, missing)

@@ -17,7 +17,7 @@ from emqa_dask.store.layout import Workspace
 
 DETECTION_COLUMNS = ["micrograph_id", "detector", "y0", "x0", "y1", "x1", "score", "circularity", "stability"]
 DETECTION_COLUMNS += ["class_margin", "label"]
-FEATURE_COLUMNS = [name for name in tables.FEATURES.names if name != "signature"]
+FEATURE_COLUMNS = [name for name in tables.FEATURES.names if name not in ("signature", *tables.TILE_COLUMNS)]
 
 
 def join_evidence(

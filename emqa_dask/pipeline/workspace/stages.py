@@ -26,7 +26,8 @@ STAGES = (
     Stage("detect", "detect", ("detections", "embeddings"), ("thumbnails",), 6, True),
     Stage("classify", "classify", ("probabilities", "regions"), ("thumbnails",), 2, True),
     Stage("evidence", "featurise", ("evidence",), ("detections",), 2, False),
-    Stage("featurise", "featurise", ("features",), ("detections",), 6, True),
+    Stage("featurise", "featurise", ("features",), ("detections",), 7, True),
+    Stage("tiles", "featurise", ("tiles",), ("detections", "evidence", "features"), 1, False),
     Stage("check", "featurise", ("custom_checks",), ("thumbnails",), 1, True),
     Stage("predict", "predict", ("predictions",), ("evidence", "features", "embeddings"), 4, False),
     Stage("uncertainty", "predict", ("classifications",), ("features", "probabilities", "regions"), 2, False),
@@ -72,6 +73,7 @@ def list_run_folders(settings: Settings) -> dict[str, str]:
         "evidence": evidence,
         "features": features,
     }
+    digests["tiles"] = _digest_stage("tiles", evidence, features)
     embeddings = ""
     if settings.detect.networks:
         # The card of OBJECT_MODEL has the digest of the network that it builds on.
