@@ -110,6 +110,37 @@ def test_labels_like_the_detections_equal_their_measurements(triaged, tmp_path):
     assert naive == pytest.approx((weights * scaled["mean_diameter_nm"][is_sized]).sum() / scaled["n_corrected"].sum())
 
 
+def test_mean_f1_and_trusted_share_equal_plain_estimates(triaged, tmp_path):
+    root, settings, triage = triaged
+    detections = parts.read_table(str(root), list_run_folders(settings)["detections"], SCHEMAS["detections"])
+    detections = detections[detections["score"] >= settings.featurise.score_floor]
+    covered = triage[triage["verdict"].isin(["trust", "review"])].reset_index(drop=True)
+    reviewed = np.sort(np.random.default_rng(1).permutation(len(covered))[:9])
+    rows = []
+    true_f1 = []
+    for k in reviewed:
+        own = detections[detections["micrograph_id"] == covered["micrograph_id"][k]]
+        n_right = max(len(own) // (1 + k % 3), 1)  # of m detections the first n are right: F1 = 2 n / (m + n)
+        labelled = own.iloc[:n_right].assign(uri=covered["uri"][k], frame=covered["frame"][k])
+        rows.append(labelled[["uri", "frame", "y0", "x0", "y1", "x1"]])
+        true_f1.append(2 * n_right / (len(own) + n_right))
+    pd.concat(rows).to_csv(tmp_path / "boxes.csv", index=False)
+    table, _ = estimate_table(triaged, str(tmp_path / "boxes.csv"))
+    design = define_simple_design(len(covered), reviewed)
+    predicted = covered["predicted_f1"].fillna(covered["predicted_f1"].mean()).to_numpy(float)
+    probability = covered["f1_probability"].fillna(covered["f1_probability"].mean()).to_numpy(float)
+    is_trusted = np.array(true_f1) >= settings.triage.trust_f1
+    ones = np.ones(len(covered))
+    for name, true, source in (("mean_f1", true_f1, predicted), ("trusted_share", is_trusted, probability)):
+        true_totals = np.column_stack([true, np.ones(9)]).astype(float)
+        expected = estimate_ratio(design, true_totals, np.column_stack([source, ones]))
+        row = table.loc[("all", name)]
+        assert row["estimate"] == pytest.approx(expected.value)
+        assert row["low"] == pytest.approx(expected.low, nan_ok=True)
+        assert row["high"] == pytest.approx(min(expected.high, 1), nan_ok=True)
+        assert row["detections_alone"] == pytest.approx(source.mean())
+
+
 def test_junk_images_are_not_covered(triaged, tmp_path):
     _, _, triage = triaged
     is_covered = triage["verdict"].isin(["trust", "review"])
@@ -203,10 +234,11 @@ def test_workspace_without_measurements_names_the_step(triaged, tmp_path):
 
 
 def make_totals(n_images, seed=0, **columns):
-    """(n, 7) TOTALS of images with a pixel size and a foil."""
+    """(n, 10) TOTALS of images with a pixel size and a foil; without F1."""
     n_objects = np.random.default_rng(seed).poisson(20, n_images)
     values = {"n": n_objects, "diameters_px": 10.0 * n_objects, "diameters_nm": 5.0 * n_objects}
-    values |= {"volume_nm3": 500.0 * n_objects, "area_mpx": 1.0, "area_um2": 2.0, "specimen_nm3": 2e8} | columns
+    values |= {"volume_nm3": 500.0 * n_objects, "area_mpx": 1.0, "area_um2": 2.0, "specimen_nm3": 2e8}
+    values |= {"f1": np.nan, "trusted": np.nan, "has_f1": np.nan} | columns
     return np.column_stack([np.broadcast_to(values[name], n_images) for name in TOTALS]).astype(float)
 
 
@@ -282,7 +314,7 @@ def test_group_of_one_image(n_labels):
 
 
 def test_group_without_covered_images_has_rows():
-    rows = estimate_rows(make_group(np.empty((0, 7)), np.empty((0, 7))))
+    rows = estimate_rows(make_group(np.empty((0, 10)), np.empty((0, 10))))
     assert rows["estimate"].isna().all()
     assert rows["n_images"].eq(0).all()
 

@@ -270,6 +270,13 @@ def test_estimate_uses_the_probabilities_of_the_plan(root):
     assert any("11 of 12 images of the plan" in line for line in lines)
 
 
+def test_f1_of_accepted_detections_is_one(root):
+    review_all(root)
+    estimate(root, "reviewed", stored_settings.read_settings(root), say=ignore)
+    table = pd.read_parquet(f"{root}/estimates.parquet").set_index("quantity")
+    assert table.loc[["mean_f1", "trusted_share"], "labels_alone"].tolist() == pytest.approx([1, 1])
+
+
 def test_decisions_without_a_plan_give_no_estimate(root):
     review_all(root)
     os.unlink(f"{root}/review_plan.parquet")

@@ -16,6 +16,7 @@ from emqa_dask.pipeline.commands.estimate_images import (
     merge_probabilities,
     read_images,
 )
+from emqa_dask.pipeline.commands.estimate_quality import compute_quality
 from emqa_dask.pipeline.commands.estimate_report import describe_group
 from emqa_dask.pipeline.workspace.labels import read_matched_labels
 from emqa_dask.pipeline.workspace.reviewed import REVIEWED, read_reviewed_sample
@@ -74,7 +75,8 @@ def estimate(
         matched = read_matched_labels(paths, images)
         chances = _read_chances(probabilities, paths, images, matched)
     say(_describe_labels(images, matched))
-    rows = _estimate_groups(images, matched, rejected, chances, settings, say)
+    quality = compute_quality(workspace, settings, images, matched)
+    rows = _estimate_groups(images, matched, quality, rejected, chances, settings, say)
     table = tables.conform([{"grouping": grouping} | row for row in rows], tables.ESTIMATES)
     target = out or workspace.estimates
     if target.lower().endswith(".csv"):
@@ -104,19 +106,23 @@ def _read_reviewed(
 def _estimate_groups(
     images: pd.DataFrame,
     matched: dict[str, LabelledMicrograph],
+    quality: pd.DataFrame,
     rejected: list[str],
     chances: dict[str, float] | None,
     settings: Settings,
     say: Say,
 ) -> list[dict]:
-    """Rows of tables.ESTIMATES of all groups, which are also told. Images that reviewers `rejected` have no objects."""
+    """Rows of tables.ESTIMATES of all groups, which are also told.
+
+    quality: estimate_quality.compute_quality() of the labels. Images that reviewers `rejected` have no objects.
+    """
     measure = settings.measure
     has_boxes = all(label.boxes is not None for label in matched.values())
     if not has_boxes:
         say("sizes and swelling are left out: they need outlines or boxes for every labelled image")
     elif not measure.foil_thickness_nm:
         say("swelling is left out: measure.foil_thickness_nm is not set")
-    true_rows = measure_labels(matched, images, measure, has_boxes)
+    true_rows = measure_labels(matched, images, measure, has_boxes).join(quality)
     thickness_nm = measure.foil_thickness_nm
     true_totals = pd.DataFrame(
         compute_totals(true_rows, thickness_nm, has_boxes), true_rows.index, columns=list(TOTALS)

@@ -17,6 +17,7 @@ from emqa_dask.pipeline.commands.estimate_images import TOTALS
 QUANTILES = {"n_per_image_q10": 0.1, "n_per_image_q50": 0.5, "n_per_image_q90": 0.9}
 NO_VARIATION = "the labelled images do not vary, or as their detections do, so that they give no interval"
 NO_OBJECTS = "no labelled image has an object"
+NO_SHARE = "the F1 of no labelled image counts"
 NO_FOIL = "the objects may have more volume than the foil"
 TOO_FEW = "too few labelled images for one end of the interval"
 
@@ -37,15 +38,16 @@ SWELLING = Quantity("swelling", "percent", "volume_nm3", "specimen_nm3", needs_s
 DENSITY_PX = Quantity("density", "per_mpx", "n", "area_mpx")
 DIAMETER_PX = Quantity("mean_diameter", "px", "diameters_px", "n", needs_sizes=True)
 NUMBER = Quantity("n_objects", None, "n", "")
+SHARES = (Quantity("mean_f1", None, "f1", "has_f1"), Quantity("trusted_share", None, "trusted", "has_f1"))
 
 
 class Group(NamedTuple):
     """The images of a group, and the labels of some of them."""
 
     sessions: NDArray  # (N,) of the covered images
-    predicted_totals: NDArray[np.float64]  # (N, 7) TOTALS
+    predicted_totals: NDArray[np.float64]  # (N, 10) TOTALS
     reviewed: NDArray[np.int64]  # (n,) positions of the labelled images among them
-    true_totals: NDArray[np.float64]  # (n, 7)
+    true_totals: NDArray[np.float64]  # (n, 10)
     probabilities: NDArray[np.float64] | None  # (n,)
     n_not_covered: int
 
@@ -80,6 +82,10 @@ def estimate_group(group: Group, has_sizes: bool, thickness_uncertainty: float) 
             yield _estimate_row(quantity, scaled, selection, thickness_uncertainty)
     selection = choose_selection(group.sessions, group.reviewed, group.probabilities)
     yield _estimate_row(NUMBER, group, selection, 0.0)
+    true_f1 = group.true_totals[:, TOTALS.index("f1")]
+    if len(true_f1) and np.isfinite(true_f1).all():
+        for quantity in SHARES:
+            yield _estimate_row(quantity, group, selection, 0.0)
     for name, probability in QUANTILES.items():
         yield _estimate_quantile_row(name, probability, group, selection)
 
@@ -102,7 +108,11 @@ def _estimate_row(quantity: Quantity, group: Group, selection: Selection, thickn
         estimates[2] = convert_to_swelling(naive)
     if quantity is NUMBER:
         estimates = [_multiply(estimate, len(group.sessions)) for estimate in estimates]
+    if quantity in SHARES:
+        estimates = [estimate._replace(high=min(estimate.high, 1.0)) for estimate in estimates]
     remark = selection.reason or _find_remark(estimates[0], true_totals)
+    if quantity in SHARES and remark == NO_OBJECTS:
+        remark = NO_SHARE
     return _make_row(quantity.name, quantity.unit, estimates, group, selection, remark)
 
 
@@ -172,7 +182,7 @@ def _make_row(
 def make_group(
     images: pd.DataFrame, predicted_totals: NDArray, true_rows: pd.DataFrame, probabilities: dict[str, float] | None
 ) -> Group:
-    """The group of `images` (estimate_images.read_images()) with their totals (n, 7).
+    """The group of `images` (estimate_images.read_images()) with their totals (n, 10).
 
     true_rows: totals of labelled images, columns TOTALS, by micrograph_id. Labels of images that are not covered do
     not count.

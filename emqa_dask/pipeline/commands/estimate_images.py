@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from emqa_dask import tables
 from emqa_dask.measure.micrograph import Field, Objects, measure_objects
 from emqa_dask.measure.samples import compute_megapixels
+from emqa_dask.pipeline.commands.estimate_quality import QUALITY, predict_quality
 from emqa_dask.pipeline.workspace import micrograph_ledger
 from emqa_dask.pipeline.workspace.acquisition_groups import name_groups
 from emqa_dask.pipeline.workspace.labels import match_labels
@@ -22,9 +23,10 @@ from emqa_dask.store import files, parts
 from emqa_dask.store.layout import Workspace
 
 LEDGER_COLUMNS = ["micrograph_id", "uri", "frame", "content_sha256", "pixel_sha256", "height_px", "width_px"]
-LEDGER_COLUMNS += ["nm_per_pixel", "nm_per_pixel_y", "instrument", "magnification", "acquired"]
+LEDGER_COLUMNS += ["partition", "nm_per_pixel", "nm_per_pixel_y", "instrument", "magnification", "acquired"]
 MEASURED_COLUMNS = ["n_objects", "n_corrected", "mean_diameter_px", "mean_diameter_nm", "area_um2", "volume_nm3"]
-TOTALS = ("n", "diameters_px", "diameters_nm", "volume_nm3", "area_mpx", "area_um2", "specimen_nm3")
+TOTALS = ("n", "diameters_px", "diameters_nm", "volume_nm3", "area_mpx", "area_um2", "specimen_nm3", *QUALITY)
+VERDICT_COLUMNS = ["micrograph_id", "verdict", "detector", "predicted_f1", "f1_probability"]
 COVERED_VERDICTS = ("trust", "review")
 NOT_MEASURED = "not measured"
 NOT_PLANNED = "not in the plan"
@@ -33,7 +35,7 @@ PROBABILITY = "review_probability"
 
 
 def read_images(workspace: Workspace, settings: Settings) -> pd.DataFrame:
-    """A row per current micrograph: LEDGER_COLUMNS, session, verdict, detector, MEASURED_COLUMNS and `cover`.
+    """A row per current micrograph: LEDGER_COLUMNS, session, verdict, detector, MEASURED_COLUMNS, QUALITY and `cover`.
 
     The measurements are those of all classes of the detector that the verdict is about. `cover` is empty for covered
     images, else the verdict or NOT_MEASURED. Raises ValueError without verdicts or measurements.
@@ -41,7 +43,7 @@ def read_images(workspace: Workspace, settings: Settings) -> pd.DataFrame:
     folder = list_run_folders(settings)["measurements"]
     empty = tables.empty(tables.MICROGRAPHS)[LEDGER_COLUMNS]
     ledger = pd.concat([empty, *micrograph_ledger.iter_current(workspace, LEDGER_COLUMNS)]).reset_index(drop=True)
-    verdicts = parts.load_table(workspace.triage, tables.TRIAGE, ["micrograph_id", "verdict", "detector"])
+    verdicts = parts.load_table(workspace.triage, tables.TRIAGE, VERDICT_COLUMNS)
     if verdicts.empty or not parts.list_parts(workspace.uri, folder):
         missing, verb = ("verdicts", "report") if verdicts.empty else ("measurements of these settings", "measure")
         root = files.redact(workspace.uri)
@@ -54,11 +56,11 @@ def read_images(workspace: Workspace, settings: Settings) -> pd.DataFrame:
     cover = images["verdict"].fillna("unknown").astype(object)
     is_covered = cover.isin(COVERED_VERDICTS)
     cover = cover.where(~is_covered, np.where(images["n_objects"].isna(), NOT_MEASURED, ""))
-    return images.assign(session=name_groups(images), cover=cover)
+    return predict_quality(images.assign(session=name_groups(images), cover=cover))
 
 
 def compute_totals(rows: pd.DataFrame, thickness_nm: float, has_edge_correction: bool) -> NDArray[np.float64]:
-    """(n, 7) TOTALS of images with MEASURED_COLUMNS, height_px and width_px; thickness_nm: 0 where it is unknown.
+    """(n, 10) TOTALS of images with MEASURED_COLUMNS, QUALITY, height_px and width_px; thickness_nm: 0: unknown.
 
     Without edge correction, n is the number of all objects, while sizes remain those of the objects that are not cut.
     """
@@ -69,7 +71,8 @@ def compute_totals(rows: pd.DataFrame, thickness_nm: float, has_edge_correction:
     n_objects = weights if has_edge_correction else rows["n_objects"].to_numpy(float)
     area_mpx = compute_megapixels(rows)
     specimen = area_um2 * (thickness_nm or math.nan) * NM3_PER_UM2_NM
-    return np.column_stack([n_objects, *diameters, rows["volume_nm3"], area_mpx, area_um2, specimen])
+    quality = rows[QUALITY].to_numpy(float)
+    return np.column_stack([n_objects, *diameters, rows["volume_nm3"], area_mpx, area_um2, specimen, quality])
 
 
 def measure_labels(

@@ -10,6 +10,8 @@ TITLES = {
     "mean_diameter": "mean diameter",
     "swelling": "swelling",
     "n_objects": "objects of all images",
+    "mean_f1": "mean F1 of the detections",
+    "trusted_share": "share of images with an F1 that can be trusted",
     "n_per_image_q10": "objects per image, 10 % quantile",
     "n_per_image_q50": "objects per image, median",
     "n_per_image_q90": "objects per image, 90 % quantile",

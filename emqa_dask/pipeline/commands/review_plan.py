@@ -23,8 +23,8 @@ from emqa_dask.store.layout import Workspace
 from emqa_dask.uris import name_frame
 
 Say = Callable[[str], None]
-TRIAGE_COLUMNS = ["micrograph_id", "n_detections", "predicted_f1", "predicted_f1_low", "predicted_f1_high"]
-TRIAGE_COLUMNS += ["predicted_precision", "predicted_recall", "f1_probability"]
+TRIAGE_COLUMNS = ["micrograph_id", "n_detections", "predicted_f1_low", "predicted_f1_high"]
+TRIAGE_COLUMNS += ["predicted_precision", "predicted_recall"]
 COPY_TEXT = re.compile(r"(?:nearly )?the same (?:pixels )?as (.*?)(?:: \d+ % agreement \(limit \d+ %\))?", re.DOTALL)
 CSV_COLUMNS = ["position", "uri", "frame", "sample", "review_probability", "gain", "why"]
 LEVEL = 0.95  # of the interval that is announced
@@ -74,7 +74,7 @@ def plan_review(
 
 
 def _read_covered(workspace: Workspace, settings: Settings) -> pd.DataFrame:
-    """The covered images (estimate_images.read_images()) with TRIAGE_COLUMNS; ValueError where there is none."""
+    """The covered images of estimate_images.read_images(), with TRIAGE_COLUMNS; ValueError where there is none."""
     images = read_images(workspace, settings)
     images = images[images["cover"] == ""]
     if images.empty:
