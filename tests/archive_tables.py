@@ -7,6 +7,10 @@ import pandas as pd
 from emqa_dask import tables
 from emqa_dask.report import overlays, page
 from emqa_dask.report.classifier_counts import ClassifierCounts, ClassifierSection, find_most_drifted
+from emqa_dask.report.galleries import Galleries
+from emqa_dask.report.page_content import Copies, PageContent, ReportedWorkspace
+from emqa_dask.report.picture_pages import PICTURES_PER_FILE, write_pictures
+from emqa_dask.report.row_pages import RowPages
 from emqa_dask.report.triage_counts import Overview
 from emqa_dask.settings import Triage
 from emqa_dask.triage import decide
@@ -252,22 +256,48 @@ def render_page(
     classes=None,
     regions=None,
     max_rows=1000,
-) -> str:
-    """The page as the pipeline makes it of tables on disk: rows in batches, numbers by column."""
+) -> dict[str, str]:
+    """Files of a report by name, as the pipeline makes them of tables on disk: rows in batches, numbers by column."""
+    report = {name: data.decode() for name, data in page.read_assets().items()}
     overview = Overview(max_rows)
+    galleries = Galleries()
+    pages = RowPages(report.__setitem__, "test", has_classes=bool(classes))
+    table = tables.conform(triage, tables.TRIAGE)
     for k in range(0, len(triage), n_batch):
         overview.add(triage[k : k + n_batch])
-    shown = triage.iloc[overview.choose_shown_rows()]
-    pieces = page.render_page(
-        overview,
-        lambda name: triage[name].to_numpy(float, na_value=np.nan),
-        shown,
-        overlays.encode_boxes(shown, detections),
-        dict(zip(thumbnails["micrograph_id"], thumbnails["jpeg"], strict=True)),
-        facts,
-        settings,
-        [rule for rule in RULES if classes or rule.code not in CLASSIFIER_CODES],
-        classes,
-        None if regions is None else overlays.encode_entropy_maps(shown, regions, 4.0),
+        galleries.add(triage[k : k + n_batch])
+        pages.add(table.slice(k, n_batch))
+    rules = [rule for rule in RULES if classes or rule.code not in CLASSIFIER_CODES]
+    row_data = pages.describe(rules)
+    shown = triage.reset_index(drop=True).loc[np.union1d(overview.choose_shown_rows(), galleries.list_positions())]
+    jpegs = dict(zip(thumbnails["micrograph_id"], thumbnails["jpeg"], strict=True))
+    maps = {} if regions is None else overlays.encode_entropy_maps(shown, regions, 4.0)
+    boxes = overlays.encode_boxes(shown, detections)
+    content = PageContent(
+        overview=overview,
+        read_column=lambda name: triage[name].to_numpy(float, na_value=np.nan),
+        row_data=row_data,
+        groups=pages.groups,
+        galleries=galleries.list_galleries(),
+        jpegs=jpegs,
+        first_rows=triage.head(25),
+        picture_rows=write_pictures(report.__setitem__, shown, jpegs, boxes, maps, {}),
+        pictures_per_file=PICTURES_PER_FILE,
+        trends=[],
+        n_sampled=0,
+        copies=Copies(0, 0, []),
+        workspaces=[ReportedWorkspace("ws", "/data/", len(triage), "index.html", "")],
+        facts=facts,
+        settings=settings,
+        rules=rules,
+        classes=classes,
     )
-    return "".join(pieces)
+    return report | {"index.html": "".join(page.render_page(content))}
+
+
+def write_report(report: dict[str, str], folder) -> None:
+    """Writes the files of a report into `folder`."""
+    for name, text in report.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")

@@ -88,6 +88,10 @@ def add_steps(verbs) -> None:
             _add_sources(step)
             _add_moved_from(step)
             _add_selection(step)
+        elif name == "report":
+            step.add_argument("workspace", metavar="WS", nargs="+")
+            out_help = "one report of the verdicts of all WS, in the new folder DIR; the verdicts stay as they are"
+            step.add_argument("--out", metavar="DIR", help=out_help)
         else:
             step.add_argument("workspace", metavar="WS")
         add_settings(step)
@@ -99,9 +103,21 @@ def run_step(options: argparse.Namespace) -> int:
     if options.verb == "ingest":
         _choose_workspace(options)
         _take_over_workspace(options)
-    else:
+    elif options.verb == "report" and not isinstance(options.workspace, str):
+        if options.out:
+            return _report_several(options)
+        if len(options.workspace) > 1:
+            raise ValueError("several workspaces have one report in a folder of its own: give --out DIR")
+        options.workspace = options.workspace[0]
+    if options.verb != "ingest":
         check_workspace(options.workspace)
     return _run_steps(options, (options.verb,))
+
+
+def _report_several(options: argparse.Namespace) -> int:
+    from emqa_dask.pipeline.commands.report_several import report_several
+
+    return report_several(options.workspace, options.out, say)
 
 
 def _choose_workspace(options: argparse.Namespace) -> None:

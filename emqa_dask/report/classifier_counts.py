@@ -42,7 +42,7 @@ class ClassifierSection(NamedTuple):
     drifts: pd.DataFrame  # a row of tables.DRIFTS for each cohort: worst()
     n_drifted: int  # cohorts
     quantity: str | None  # of `times`
-    times: pd.DataFrame | None  # start, end, n, median, low, high: see uncertainty.drift.summarise_over_time
+    times: pd.DataFrame | None  # start, end, n, median, low, high: see uncertainty.time_bins.summarise_over_time
     reference_median: float  # of `quantity`; NaN where unknown
 
 
@@ -113,7 +113,7 @@ class ClassifierCounts:
     ) -> ClassifierSection | None:
         """What the page shows of what was added; None where nothing was: then the page has no such section.
 
-        `drifts` has rows of tables.DRIFTS; `times` (see uncertainty.drift.summarise_over_time) is of `quantity`,
+        `drifts` has rows of tables.DRIFTS; `times` (see uncertainty.time_bins.summarise_over_time) is of `quantity`,
         for which most_drifted() gives the one to show; `shifts` are the cohorts' own.
         """
         if not self.cohorts:

@@ -1,16 +1,14 @@
 """What the page shows of a classifier: the contents of its section, and the columns that its table gets."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
-import numpy as np
-import pandas as pd
 from markupsafe import Markup
 from numpy.typing import NDArray
 
 from emqa_dask.report import trends
 from emqa_dask.report.classifier_counts import ENTROPY_EDGES, ClassifierSection
 from emqa_dask.report.figures import draw_classifier_distributions
-from emqa_dask.report.formatting import escape_invisible, format_code
+from emqa_dask.report.formatting import format_code
 from emqa_dask.settings import Triage
 from emqa_dask.tables import SHIFTS
 
@@ -23,27 +21,6 @@ ADVICE = {
     "new_class": "Of a class that was not in training. Test these samples further, and label some.",
     "unrelated": "Nothing to do with what was learnt. Discard them.",
 }
-
-
-def list_class_columns(triage: pd.DataFrame) -> dict:
-    """The table's columns on classes; a class is its position among the names in order."""
-    names = sorted(triage["predicted_class"].dropna().unique())
-    return {
-        "class_names": [escape_invisible(name) for name in names],
-        "shift_names": [SHIFT_LABELS[kind] for kind in SHIFTS],
-        "class": list_category_codes(triage["predicted_class"], names),
-        "probability": to_json_numbers(triage["class_probability"], 4),
-        "entropy": to_json_numbers(triage["predictive_entropy_nats"], 5),
-        "mutual": to_json_numbers(triage["mutual_information_nats"], 5),
-        "shift": list_category_codes(triage["shift"], SHIFTS),
-        "shift_score": to_json_numbers(triage["shift_score"], 4),
-    }
-
-
-def list_category_codes(values: pd.Series, categories: Sequence[str]) -> list:
-    return [
-        None if category_code < 0 else int(category_code) for category_code in pd.Categorical(values, categories).codes
-    ]
 
 
 def fill_section(
@@ -84,9 +61,3 @@ def fill_section(
         "plot": plot,
         "quantity": format_code(classes.quantity or ""),
     }
-
-
-def to_json_numbers(values: pd.Series, digits: int) -> list:
-    """As JSON can hold them: rounded, None for what is unknown or infinite."""
-    values = pd.to_numeric(values).astype(float).round(digits)
-    return [v if np.isfinite(v) else None for v in values.to_numpy(np.float64, na_value=np.nan).tolist()]

@@ -1,19 +1,16 @@
-"""The report as one HTML page that loads no other file."""
+"""The page of the report. Its rows are in data pages, which a script of the report's folder loads."""
 
 import base64
-import hashlib
 import json
 import shlex
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.resources import files
 
 import jinja2
 import pandas as pd
 from markupsafe import Markup
-from numpy.typing import NDArray
 
-from emqa_dask.report import sample_section
-from emqa_dask.report.classifier_counts import ClassifierSection
+from emqa_dask.report import f1_figures, sample_section
 from emqa_dask.report.classifier_section import fill_section
 from emqa_dask.report.figures import draw_distributions
 from emqa_dask.report.formatting import (
@@ -25,13 +22,16 @@ from emqa_dask.report.formatting import (
     format_number,
     format_value,
 )
+from emqa_dask.report.galleries import Gallery
+from emqa_dask.report.group_counts import GROUPED, MAX_GROUPS
 from emqa_dask.report.overlays import MAX_BOXES, MAX_BOXES_IN_TABLE
-from emqa_dask.report.table_columns import LABELS, list_class_columns_and_maps, list_columns, list_details
+from emqa_dask.report.page_content import PageContent
 from emqa_dask.report.triage_counts import Overview
-from emqa_dask.settings import Triage
 from emqa_dask.tables import VERDICTS
 
 MAX_FAILURES = 60  # failures of stages that are listed with their tracebacks
+MAX_OPTIONS = 1000  # names that can be chosen in a filter
+LABELS = {"trust": "Trust", "review": "Review", "out_of_domain": "Out of domain", "junk": "Junk", "unknown": "Unknown"}
 ADVICE = {
     "trust": "Use the detections. Spot-check a few images before you publish numbers from them.",
     "review": "A person should check these images before the detections are used. Start with the most frequent reason.",
@@ -40,71 +40,134 @@ ADVICE = {
     "unknown": "No verdict is possible: {failed:,} failed, {skipped:,} contain no micrograph, {removed:,} are no "
     "longer in the archive. See the list below.",
 }
+ASSETS = ("page.css", "cards.css", "rows.js", "table.js", "view.js")  # files that the page loads, beside data pages
+# No request leaves the folder of the report; "file:" is for pages that are opened from a disk.
+POLICY = (
+    "default-src 'none'; img-src data:; style-src 'self' file:; script-src 'self' file:; base-uri 'none'; "
+    "form-action 'none'"
+)
 
 
-def render_page(
-    overview: Overview,
-    read_column: Callable[[str], NDArray],
-    triage: pd.DataFrame,
-    boxes: Mapping[str, str],
-    jpegs: Mapping[str, bytes],
-    facts: dict,
-    settings: Triage,
-    rules: Sequence,
-    classes: ClassifierSection | None = None,
-    maps: Mapping[str, str] | None = None,
-    details: Mapping[str, Sequence] | None = None,
-    samples: pd.DataFrame | None = None,
-) -> Iterator[str]:
-    """HTML of the page, piece by piece: counts, figures and failures of all rows, and a table of the rows in `triage`.
+def render_page(content: PageContent) -> Iterator[str]:
+    """HTML of the page, piece by piece.
 
-    `overview` and `read_column` (see figures.draw_distributions) describe all rows; `triage` has rows of tables.TRIAGE;
-    `boxes` (see overlays.encode_boxes) and `jpegs` are those of `triage` by micrograph_id, as far as there are any.
     `facts`, all of them optional: archive, workspace, command, started (s since the epoch, or text), n_files, n_bytes,
-    seconds (stage -> s), versions (name -> version), settings (TOML text), models (name -> figure), failures
-    (tables.FAILURES); any other entry is shown as it is. `rules` are the rules of the verdicts, each with code, verdict
-    and meaning. `classes` adds the results of a classifier: a section, columns of the table, and `maps` of its entropy
-    by micrograph_id (see overlays.encode_entropy_maps). `details` are further pairs of label and text in the view of
-    an image, by micrograph_id. `samples` (tables.SAMPLES) adds a section with the results of their trusted images.
-    Every text is escaped, and the page's policy forbids it to load anything and to run any other script than its own.
-    Without rows the page says that there are none.
+    wall_s, n_workers, seconds (stage -> s of all workers), versions (name -> version), settings (TOML text), models
+    (name -> figure), failures (tables.FAILURES); any other entry is shown as it is. `rules` are the rules of the
+    verdicts, each with code, verdict and meaning. Every text is escaped, and the page's policy lets it load files of
+    its own folder only. Without rows the page says that there are none.
     """
-    sources = {name: files("emqa_dask.report").joinpath(name).read_text("utf-8") for name in _SOURCES}
-    columns = list_columns(triage, boxes, jpegs, rules) | {"details": list_details(triage, details or {})}
-    columns |= {name: getattr(settings, name) for name in ("trust_f1", "trust_probability")}
+    overview = content.overview
+    facts = content.facts
+    settings = content.settings
     section = None
-    if classes:
-        columns |= list_class_columns_and_maps(triage, maps or {})
-        section = fill_section(classes, read_column, overview.verdict_codes, settings)
+    if content.classes:
+        section = fill_section(content.classes, content.read_column, overview.verdict_codes, settings)
     return _load_template().generate(
-        css=Markup(sources["page.css"]),
-        cards=Markup(sources["cards.css"]),
-        js=Markup(sources["page.js"]),
-        policy=_make_policy(sources),
-        data=_embed_json(columns),
+        policy=POLICY,
+        data=_embed_json(_describe_data(content)),
         verdicts=_list_verdicts(overview),
-        reasons=_list_reasons(overview.reasons, rules),
-        figures=draw_distributions(read_column, overview.verdict_codes, settings),
+        reasons=_list_reasons(overview.reasons, content.rules),
+        figures=_draw_figures(content),
+        galleries=[_fill_gallery(gallery, content.jpegs) for gallery in content.galleries],
+        groups=_list_groups(content),
+        options=_list_options(content),
+        periods=content.groups.list_periods(),
+        trends=content.trends,
+        n_sampled=content.n_sampled,
+        copies=content.copies,
         classes=section,
-        samples=sample_section.fill_section(samples),
-        rules=rules,
+        samples=sample_section.fill_section(content.samples),
+        rules=content.rules,
         labels={**LABELS, "note": "No change"},
         n_rows=overview.n_rows,
-        n_shown=len(triage),
+        n_pictured=len(content.picture_rows),
         n_micrographs=overview.n_micrographs,
         n_max_drawn=MAX_BOXES,
         n_few_drawn=MAX_BOXES_IN_TABLE,
+        first_rows=_list_first_rows(content.first_rows),
+        workspaces=content.workspaces,
         lists=[{"title": t, "n": n, "rows": overview.listed[t]} for t, n in overview.n_listed.items() if n],
         failures=_list_failures(facts.get("failures")),
         retry=shlex.join(["emqa", "retry", str(facts.get("workspace") or "WORKSPACE"), "--failed"]),
-        facts=dict.fromkeys(PLACED_FACTS) | facts,
+        facts=dict.fromkeys(PLACED_FACTS) | dict(facts),
         more={name: value for name, value in facts.items() if name not in PLACED_FACTS},
         started=format_date(facts.get("started")),
         limits=settings,
     )
 
 
-_SOURCES = ("page.css", "cards.css", "page.js")
+def read_assets() -> dict[str, bytes]:
+    """The files of the page by name."""
+    return {name: files("emqa_dask.report").joinpath(name).read_bytes() for name in ASSETS}
+
+
+def _describe_data(content: PageContent) -> dict:
+    """What the page's script reads."""
+    names = [own._asdict() | {"name": escape_invisible(own.name)} for own in content.workspaces]
+    return content.row_data | {
+        "few": MAX_BOXES_IN_TABLE,
+        "verdicts": [[verdict, LABELS[verdict]] for verdict in VERDICTS],
+        "codes": [[rule.code, rule.meaning, format_code(rule.code)] for rule in content.rules],
+        "trust_f1": content.settings.trust_f1,
+        "trust_probability": content.settings.trust_probability,
+        "workspaces": names,
+        "pictures": {"rows": list(map(int, content.picture_rows)), "per_file": content.pictures_per_file},
+    }
+
+
+def _list_first_rows(rows: pd.DataFrame) -> list[dict]:
+    """Cells of the rows that are read without a script; numbers are NaN where they are unknown."""
+    numbers = rows[["n_detections", "predicted_f1", "ood_distance", "nm_per_pixel"]].astype(float)
+    return rows[["uri", "verdict", "explanation", "predicted_class"]].join(numbers).to_dict("records")
+
+
+def _draw_figures(content: PageContent) -> list[dict]:
+    """Title, line of numbers and SVG of the distributions."""
+    codes = content.overview.verdict_codes
+    drawings = draw_distributions(content.read_column, codes, content.settings)
+    f1, low, high = (content.read_column(f"predicted_f1{end}") for end in ("", "_low", "_high"))
+    intervals = f1_figures.draw_f1_intervals(f1, low, high)
+    is_trusted = codes == VERDICTS.index("trust")
+    risk = f1_figures.draw_risk_coverage(f1, content.read_column("f1_probability"), is_trusted)
+    for title, (line, svg) in (("Predicted F1 with its interval", intervals), ("Predicted risk and coverage", risk)):
+        drawings.append({"title": title, "line": line, "svg": svg})
+    return drawings
+
+
+def _fill_gallery(gallery: Gallery, jpegs: Mapping[str, bytes]) -> dict:
+    images = []
+    for row, image in zip(gallery.rows.index, gallery.rows.to_dict("records")):
+        jpeg = jpegs.get(image["micrograph_id"])
+        encoded = base64.b64encode(jpeg).decode() if jpeg else None
+        name = image["uri"].rpartition("/")[2]
+        images.append(image | {"row": row, "value": abs(image["value"]), "name": name, "jpeg": encoded})
+    return {"title": gallery.title, "criterion": gallery.criterion, "images": images}
+
+
+def _list_groups(content: PageContent) -> list[dict]:
+    """Title, number and largest groups of each kind."""
+    groups = []
+    for name in GROUPED:
+        lines = content.groups.list_groups(name, content.row_data["names"][name])
+        groups.append({"name": name, "title": name.capitalize(), "n": len(lines), "lines": lines[:MAX_GROUPS]})
+    periods = content.groups.list_periods()
+    groups.insert(1, {"name": "date", "title": "Date", "n": len(periods), "lines": periods})
+    return [group for group in groups if len(group["lines"]) > (group["name"] != "session")]
+
+
+def _list_options(content: PageContent) -> dict[str, list[str]]:
+    """Names that each filter offers; none where there is nothing to choose."""
+    row_names = content.row_data["names"]
+    options: dict[str, list[str]] = {"date": [], "class": [], "shift": []}
+    for name in set(row_names) - {"format"}:
+        names = sorted(row_names[name])
+        if name in GROUPED:  # the largest groups
+            names = [line.name for line in content.groups.list_groups(name, row_names[name])]
+        if name == "magnification":
+            names = sorted(names, key=lambda text: float(text or 0))
+        options[name] = names[:MAX_OPTIONS] if len(names) > 1 else []
+    return options
 
 
 def _load_template() -> jinja2.Template:
@@ -126,15 +189,6 @@ def _load_template() -> jinja2.Template:
     return environment.get_template("page.html.j2")
 
 
-def _make_policy(sources: Mapping[str, str]) -> str:
-    """Content security policy that allows only the page's own styles and script."""
-    css, cards, js = (_hash_source(sources[name]) for name in _SOURCES)
-    return (
-        f"default-src 'none'; img-src data:; style-src '{css}' '{cards}'; script-src '{js}'; "
-        "base-uri 'none'; form-action 'none'"
-    )
-
-
 def _list_verdicts(overview: Overview) -> list[dict]:
     """The cards with the number of images, their share and advice, one for each verdict."""
     outcomes = {status: overview.statuses[status] for status in ("failed", "skipped", "removed")}
@@ -151,13 +205,9 @@ def _list_verdicts(overview: Overview) -> list[dict]:
 
 
 PLACED_FACTS = (
-    *("archive", "workspace", "command", "started", "n_files", "n_bytes", "seconds"),
+    *("archive", "workspace", "command", "started", "n_files", "n_bytes", "wall_s", "n_workers", "seconds"),
     *("versions", "settings", "models", "failures"),
 )
-
-
-def _hash_source(text: str) -> str:
-    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
 def _embed_json(data: dict) -> Markup:

@@ -21,7 +21,7 @@ N_BARS = 16
 def draw_trend(times: pd.DataFrame, label: str, reference: float = np.nan) -> Markup:
     """Median and 5 to 95 % of each period, and a dashed line at `reference` (NaN: none); "" without values.
 
-    `times` as uncertainty.drift.summarise_over_time() gives it: start and end are dates, or positions of images.
+    `times` as uncertainty.time_bins.summarise_over_time() gives it: start and end are dates, or positions of images.
     """
     period_statistics = times[["median", "low", "high"]].to_numpy(float)
     times = times[np.isfinite(period_statistics).all(1)]

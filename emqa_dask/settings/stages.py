@@ -285,7 +285,7 @@ class Measure:
 class Report:
     """What the page shows."""
 
-    max_rows: int = 1000  # rows with pictures in the page; triage.parquet and triage.csv hold all
+    max_rows: int = 1000  # rows with a picture in the report; it lists all rows
     # What the results of trusted images are summed up by: session (folder, instrument, magnification), folder or
     # folder:2 (first, first two folders), instrument, date, or a CSV file with the columns uri (pattern), sample, and
     # optionally dose and temperature

@@ -130,7 +130,12 @@ class Workspace:
     @property
     def report_page(self) -> str:
         """The page with the results."""
-        return files.join(self.uri, "report", "index.html")
+        return files.join(self.report_folder, "index.html")
+
+    @property
+    def report_folder(self) -> str:
+        """Folder with the page and what it loads."""
+        return files.join(self.uri, "report")
 
     @property
     def report_rows(self) -> str:

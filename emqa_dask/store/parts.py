@@ -102,13 +102,20 @@ def iterate_table(
 
     `row_filter` (column, value or values) drops other rows before they become pandas objects, and tables without rows.
     """
+    for table in iterate_arrow_tables(uri, schema, columns, rows):
+        rows_left = table if row_filter is None else _filter_rows(table, row_filter)
+        if row_filter is None or len(rows_left):
+            yield rows_left.to_pandas()
+
+
+def iterate_arrow_tables(
+    uri: str, schema: pa.Schema, columns: Sequence[str] | None = None, rows: int = ROWS_PER_GROUP
+) -> Iterator[pa.Table]:
+    """As iterate_table(), as Arrow tables."""
     selected = _select_columns(schema, columns)
     try:
         with _open_table(uri, selected) as file:
-            for table in _iterate_batches(file, selected, rows):
-                rows_left = table if row_filter is None else _filter_rows(table, row_filter)
-                if row_filter is None or len(rows_left):
-                    yield rows_left.to_pandas()
+            yield from _iterate_batches(file, selected, rows)
     except FileNotFoundError:
         return
 

@@ -227,29 +227,40 @@ def measure_objects(workspace: str, settings: Settings | None = None) -> Run:
     return _run_step("measure", workspace, settings)
 
 
-def report_verdicts(workspace: str, settings: Settings | None = None) -> Run:
+def report_verdicts(
+    workspace: str | Sequence[str], settings: Settings | None = None, *, out: str | None = None
+) -> Run | str:
     """Run after giving every file a verdict and writing triage.parquet, triage.csv and the page. The verb `report`.
+
+    With `out`: one page with the rows of several workspaces, whose verdicts stay as they are.
 
     Parameters
     ----------
-    workspace : str
-        Workspace of an archive that was ingested.
+    workspace : str or sequence of str
+        Workspace of an archive that was ingested; with `out`, one or several that have verdicts.
     settings : Settings, optional
         Default: those of the workspace.
+    out : str, optional
+        New folder for one report of several workspaces, or one with such a report.
 
     Returns
     -------
-    Run
-        The workspace; its table ``failures`` has what failed.
+    Run or str
+        The workspace; its table ``failures`` has what failed. With `out`, the URI of the page.
 
     Raises
     ------
     ValueError
-        If there is no workspace, or a model is missing or damaged; the message names the remedy.
+        If there is no workspace, a model is missing or damaged, or `out` contains other files; the message names the
+        remedy.
     RuntimeError
         If another run uses the workspace, or the requested device or workers are not available.
     """
-    return _run_step("report", workspace, settings)
+    roots = list_texts(workspace)
+    if out is None and len(roots) == 1:
+        return _run_step("report", roots[0], settings)
+    call_verb(run_verbs.run_step, "report", workspace=roots, settings=settings, out=_to_text(out))
+    return f"{str(out).rstrip('/')}/index.html"
 
 
 def _run_step(verb: str, workspace: str, settings: Settings | None) -> Run:

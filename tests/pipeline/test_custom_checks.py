@@ -119,8 +119,9 @@ def test_numbers_of_a_function_are_in_tables_and_reasons(place, scheduler):
     assert (flag.micrograph_id, flag.limit) == (rows.loc["bright.tif", "micrograph_id"], 4000)
     page = (place / "ws" / "report" / "index.html").read_text()
     assert "custom brightness" in page
-    assert '"Check brightness"' in page
-    assert "(fault above 4,000)" in page
+    pictures = "".join(path.read_text() for path in (place / "ws" / "report" / "thumbnails").iterdir())
+    assert '"Check brightness"' in pictures
+    assert "(fault above 4,000)" in pictures
 
 
 def test_changed_code_runs_again_and_a_changed_limit_does_not(place):

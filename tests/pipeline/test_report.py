@@ -285,7 +285,7 @@ def test_a_changed_limit_makes_a_new_report(tmp_path, change):
 
 @pytest.mark.parametrize(
     "source",
-    ["report/page.html.j2", "report/page.css", "report/page.js", "report/page.py", "triage/rules.py",
+    ["report/page.html.j2", "report/page.css", "report/table.js", "report/page.py", "triage/rules.py",
      "triage/flag_list.py", "tables/verdicts.py", "pipeline/commands/report_rows.py"],
 )  # fmt: skip
 def test_changed_templates_and_code_make_a_new_report(tmp_path, monkeypatch, source):

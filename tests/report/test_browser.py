@@ -1,13 +1,17 @@
 """The page in a real browser: it loads nothing, complains about nothing, and its table does what its controls say."""
 
+import os
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from emqa_dask.settings import Settings, Triage, dump
-from tests.archive_tables import decide_archive, maps_of
+from tests.archive_tables import decide_archive, maps_of, write_report
 
 CHROMIUM = Path("/usr/bin/chromium")
+TIMEOUT_MS = 180_000  # of each step; tests run beside others
 pytestmark = [
     pytest.mark.real,
     pytest.mark.skipif(not CHROMIUM.exists(), reason=f"no browser at {CHROMIUM} (Debian package chromium)"),
@@ -19,10 +23,10 @@ def triage_and_file(archive, pictures, render, tmp_path_factory):
     given = archive(220, 4)
     triage = decide_archive(**given, settings=Triage())
     facts = {"archive": "/data/<session> 7", "settings": dump(Settings()), "seconds": {"detect": 3.0}, "n_files": 220}
-    page = render(triage, facts=facts, settings=Triage(), **pictures(given["micrographs"], given["features"]))
-    path = tmp_path_factory.mktemp("report") / "index.html"
-    path.write_text(page, encoding="utf-8")
-    return triage, path
+    report = render(triage, facts=facts, settings=Triage(), **pictures(given["micrographs"], given["features"]))
+    folder = tmp_path_factory.mktemp("report")
+    write_report(report, folder)
+    return triage, folder / "index.html"
 
 
 @pytest.fixture(scope="module")
@@ -41,10 +45,10 @@ def classified_file(archive, pictures, classifications, section, render, tmp_pat
     triage = decide_archive(**given, settings=Triage(), classifications=answers)
     some = pictures(given["micrographs"], given["features"])
     regions = maps_of(given["micrographs"])
-    page = render(triage, facts={}, settings=Triage(), classes=section(triage, answers), regions=regions, **some)
-    path = tmp_path_factory.mktemp("classified") / "index.html"
-    path.write_text(page, encoding="utf-8")
-    return path
+    report = render(triage, facts={}, settings=Triage(), classes=section(triage, answers), regions=regions, **some)
+    folder = tmp_path_factory.mktemp("classified")
+    write_report(report, folder)
+    return folder / "index.html"
 
 
 @pytest.fixture
@@ -62,19 +66,30 @@ def classified(browser, classified_file, request):
 def watched(browser, url, width, scheme):
     context = browser.new_context(viewport={"width": width, "height": 1000}, color_scheme=scheme)
     page = context.new_page()
+    page.set_default_timeout(TIMEOUT_MS)
     requests = []
     complaints = []
     page.on("request", lambda r: requests.append(r.url))
     page.on("console", lambda m: complaints.append(m.text))
     page.on("pageerror", lambda e: complaints.append(str(e)))
     page.goto(url)
+    page.evaluate(READY)
     yield page
     context.close()
-    assert [r for r in requests if not r.startswith("data:")] == [url]
+    folder = url.rpartition("/")[0]
+    assert [r for r in requests if not r.startswith((f"{folder}/", "data:", "blob:"))] == []
     assert complaints == []
 
 
+# All rows are loaded, and the details and pictures of those in view are shown.
+READY = """async () => {
+    const wait = () => new Promise((resolve) => setTimeout(resolve, 20));
+    while (!isComplete() || byId('table').getAttribute('aria-busy') !== 'false') await wait();
+}"""
+
+
 LOADED = """async () => {
+    while (byId('table').getAttribute('aria-busy') !== 'false') await new Promise((resolve) => setTimeout(resolve, 20));
     await Promise.all([...document.images].map((image) => image.decode()));
     for (let i = 0; i < 2; i++) await new Promise(requestAnimationFrame);
 }"""
@@ -90,6 +105,7 @@ INK = """() => [...document.querySelectorAll('canvas')].map((canvas) => {
 
 
 def column(page, name: str) -> list[str]:
+    page.evaluate(READY)
     index = page.evaluate(
         "k => [...document.querySelectorAll('#table thead th')].findIndex(t => t.dataset.sort === k)", name
     )
@@ -157,11 +173,11 @@ def test_a_classifiers_columns_sort_and_are_searched(classified):
 
 
 def test_the_larger_view_shows_the_class(classified, opened):
-    classified.evaluate("openView(order.find((i) => data.class[i] !== null && data.mutual[i] !== null))")
+    classified.evaluate("openView(order.find((i) => className(i) && value('entropy', i) !== null))")
     told = classified.locator("#view-numbers").inner_text()
     for words in ("Class", "Probability", "Predictive entropy, nats", "mutual information", "Shift", "limit 1"):
         assert words in told
-    opened.evaluate("openView(order.find((i) => data.f1[i] !== null))")
+    opened.evaluate("openView(order.find((i) => value('f1', i) !== null))")
     assert "Class" not in opened.locator("#view-numbers").inner_text()
     assert opened.locator("#classes, th[data-sort=class]").count() == 0
 
@@ -175,7 +191,8 @@ def check_layout(opened):
     assert opened.evaluate("window.hacked") is None
     wide = opened.evaluate(
         """[...document.querySelectorAll('main *')]
-        .filter(e => !e.closest('.scroll, pre, .unseen') && e.getBoundingClientRect().right > window.innerWidth + 1)
+        .filter(e => !e.closest('.scroll, pre, .unseen, [hidden]'))
+        .filter(e => e.getBoundingClientRect().right > window.innerWidth + 1)
         .map(e => e.className)"""
     )
     assert wide == []
@@ -285,8 +302,10 @@ def test_entropy_maps_are_laid_over_the_pictures_when_asked_for(classified):
 
 def test_the_larger_view_keeps_the_shape_of_every_image(opened):
     opened.set_viewport_size({"width": 1200, "height": 600})
-    for shape in ("height[i] === data.width[i]", "height[i] < data.width[i]"):
-        opened.evaluate(f"openView(order.find((i) => data.jpeg[i] && data.height[i] > 9 && data.{shape}))")
+    opened.evaluate("loadDetails([...order])")
+    for sign in ("===", "<"):
+        has_shape = f"detail('height', i) > 9 && detail('height', i) {sign} detail('width', i)"
+        opened.evaluate(f"openView(order.find((i) => pictureFiles.has(i) && {has_shape}))")
         opened.evaluate(LOADED)
         shown, natural = opened.evaluate(
             """() => [document.querySelector('#view-picture img')].flatMap(
@@ -299,7 +318,9 @@ def test_the_larger_view_keeps_the_shape_of_every_image(opened):
 
 def test_a_box_lies_on_its_object(opened):
     """The brightest pixels of the picture are inside the boxes: overlay and picture share one geometry."""
-    opened.evaluate("openView(data.boxes.findIndex((b, i) => b && data.height[i] < data.width[i] && data.n[i] > 100))")
+    opened.evaluate("Promise.all([loadDetails([...order]), loadPictures([...order])])")
+    is_wide = "pictures.get(i)?.boxes && detail('height', i) < detail('width', i) && value('n', i) > 100"
+    opened.evaluate(f"openView(order.find((i) => {is_wide}))")
     opened.evaluate(LOADED)
     inside, outside = opened.evaluate(
         """() => {
@@ -310,7 +331,7 @@ def test_a_box_lies_on_its_object(opened):
         copy.width = over.width; copy.height = over.height;
         pen.drawImage(image, 0, 0, over.width, over.height);
         const grey = pen.getImageData(0, 0, over.width, over.height).data;
-        const raw = new DataView(bytesOf(data.boxes[over.dataset.row]).buffer), sums = [[0, 0], [0, 0]];
+        const raw = viewBytes(pictures.get(Number(over.dataset.row)).boxes), sums = [[0, 0], [0, 0]];
         const boxes = Array.from({ length: raw.byteLength / 10 },
             (_, b) => [0, 2, 4, 6].map((k) => raw.getUint16(10 * b + k, true) / 65535));
         for (let y = 0; y < over.height; y += 4) for (let x = 0; x < over.width; x += 4) {
@@ -323,3 +344,100 @@ def test_a_box_lies_on_its_object(opened):
     }"""
     )
     assert inside > outside + 15
+
+
+def test_filters_and_order_are_in_the_address(opened, triage_and_file, browser):
+    triage, _ = triage_and_file
+    session = triage["session"].dropna().iloc[0]
+    opened.select_option("select[data-filter=session]", label=session)
+    opened.select_option("#verdict", "review")
+    opened.locator("th[data-sort=n] button").click()
+    opened.locator("th[data-sort=n] button").click()
+    selected = triage[triage["session"].eq(session) & triage["verdict"].eq("review")]
+    assert total(opened) == len(selected)
+    names = column(opened, "uri")
+    address = opened.evaluate("location.href")
+    assert "sort=n" in address
+    assert "down=1" in address
+    page = browser.new_page()
+    page.goto(address)
+    page.evaluate(READY)
+    assert column(page, "uri") == names
+    page.close()
+    opened.go_back()
+
+
+def test_paths_are_copied_and_rows_saved(opened, triage_and_file, tmp_path):
+    triage, _ = triage_and_file
+    opened.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    opened.click(".card.junk")
+    junk = triage[triage["verdict"].eq("junk")]
+    opened.click("#copy")
+    opened.get_by_text("paths were copied").wait_for()
+    text = opened.evaluate("navigator.clipboard.readText()")
+    assert text == "".join(f"/data/{uri}\n" for uri in junk["uri"].drop_duplicates())
+    with opened.expect_download() as download:
+        opened.click("#download")
+    download.value.save_as(tmp_path / "rows.csv")
+    rows = pd.read_csv(
+        tmp_path / "rows.csv", encoding="utf-8-sig", keep_default_na=False, na_values={"predicted_f1": ""}
+    )
+    assert rows["uri"].str.removeprefix("'").tolist() == junk["uri"].tolist()
+    assert rows["frame"].tolist() == junk["frame"].tolist()
+    np.testing.assert_allclose(rows["predicted_f1"], junk["predicted_f1"], atol=1e-4)
+    assert not rows["uri"].str.startswith("=").any()
+
+
+def test_dates_and_groups_filter(opened, triage_and_file):
+    triage, _ = triage_and_file
+    opened.evaluate("document.querySelectorAll('details').forEach((d) => { d.open = true })")
+    session = triage["session"].dropna().iloc[-1]
+    opened.locator("#groups button", has_text=session).click()
+    assert total(opened) == triage["session"].eq(session).sum()
+    opened.click("#clear")
+    opened.locator("#groups button", has_text="2021-03").first.click()
+    assert total(opened) == triage["acquired"].str.startswith("2021-03").fillna(False).sum()
+    assert opened.input_value("#from") == "2021-03-01"
+
+
+def test_a_gallery_opens_its_image(opened, triage_and_file):
+    triage, _ = triage_and_file
+    worst = triage[triage["verdict"].isin(["trust", "review", "out_of_domain"])]["predicted_f1"].idxmin()
+    opened.locator("#galleries .gallery button").first.click()
+    opened.wait_for_selector("#view[open]")
+    opened.get_by_text(triage["micrograph_id"][worst]).wait_for()
+    link = opened.get_attribute("#view-page", "href")
+    assert link == f"micrograph.html#{triage['partition'][worst]}/{triage['micrograph_id'][worst]}"
+
+
+def test_the_page_is_read_without_a_script(browser, triage_and_file):
+    triage, path = triage_and_file
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto(path.as_uri())
+    assert page.locator("#rows tr").count() == 25
+    assert (
+        page.locator("#rows tr").nth(3).locator("td").nth(1).inner_text().strip().lower().replace(" ", "_")
+        == triage["verdict"].iloc[3]
+    )
+    assert "need JavaScript" in page.locator("noscript").inner_text()
+    context.close()
+
+
+AXE = Path(os.environ.get("AXE_CORE", Path.home() / "node_modules" / "axe-core" / "axe.min.js"))
+
+
+@pytest.mark.skipif(not AXE.exists(), reason="axe-core is not installed: npm install --prefix ~ axe-core, or AXE_CORE")
+@pytest.mark.parametrize(
+    ("opened", "scheme"), [((1400, "light"), ""), ((400, "dark"), "")], indirect=["opened"], ids=["light", "dark"]
+)
+def test_axe_finds_no_serious_fault(opened, scheme):
+    opened.evaluate("document.querySelectorAll('details').forEach((d) => { d.open = true })")
+    opened.evaluate(AXE.read_text())
+    found = opened.evaluate("axe.run({ preload: false })")  # which would load the styles again
+    serious = [
+        (v["id"], [n["html"][:200] for n in v["nodes"][:3]])
+        for v in found["violations"]
+        if v["impact"] in ("serious", "critical")
+    ]
+    assert serious == []

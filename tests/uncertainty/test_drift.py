@@ -11,7 +11,8 @@ from scipy.stats import ks_2samp, mannwhitneyu
 
 from emqa_dask import tables
 from emqa_dask.uncertainty import drift
-from emqa_dask.uncertainty.drift import detect_drifts, summarise_over_time
+from emqa_dask.uncertainty.drift import detect_drifts
+from emqa_dask.uncertainty.time_bins import summarise_over_time
 
 ACQUISITIONS = Path(__file__).parents[3] / "shared/data/hrtem_metadata/Dataset_metadata.csv"
 SEEDS = st.integers(0, 2**31)

@@ -1,5 +1,6 @@
 """emqa report: writes triage.parquet, triage.csv, flags.parquet, the page and provenance.json from a run's tables."""
 
+import os
 import platform
 import time
 from contextlib import ExitStack
@@ -10,19 +11,20 @@ import pandas as pd
 from emqa_dask import tables
 from emqa_dask.pipeline.commands.report_facts import collect_facts, digest_models, list_networks
 from emqa_dask.pipeline.commands.report_key import compute_report_key
-from emqa_dask.pipeline.commands.report_page import render_page, write_sessions
+from emqa_dask.pipeline.commands.report_page import ReportPages, Source, write_sessions
 from emqa_dask.pipeline.commands.report_samples import write_samples
 from emqa_dask.pipeline.commands.report_verdicts import decide_batches
 from emqa_dask.pipeline.workspace import provenance
 from emqa_dask.pipeline.workspace.stages import list_run_folders
 from emqa_dask.report import spreadsheet
 from emqa_dask.report.classifier_counts import ClassifierCounts
-from emqa_dask.report.triage_counts import Overview
+from emqa_dask.report.page_content import ReportedWorkspace
 from emqa_dask.run.executor import Executor
 from emqa_dask.settings import Settings
 from emqa_dask.store import files, parts
 from emqa_dask.store.layout import Workspace
 
+IMAGE_PAGE = "micrograph.html"  # in the folder of the report: the page of each image
 MIN_MICROGRAPHS_OF_WORKERS = 50_000  # of smaller workspaces this process reads the tables before workers have started
 
 
@@ -32,6 +34,8 @@ class RunFacts(NamedTuple):
     started: float  # s since the epoch
     seconds: dict[str, float]  # of workers, by stage
     failures: pd.DataFrame  # rows of tables.FAILURES
+    wall_s: float = 0.0  # of all runs, without what was between them; 0 where it is unknown
+    n_workers: int = 0  # of the run with the most workers
 
 
 def report(
@@ -48,13 +52,14 @@ def report(
         return False
     if parts.count_rows(workspace.micrographs) < MIN_MICROGRAPHS_OF_WORKERS:
         execute = None
-    overview, classes = _write_tables(workspace, settings, run_facts.failures, execute)
+    pages = ReportPages(workspace.report_folder, key, settings.report.max_rows, has_classes=has_classes(settings))
+    classes = _write_tables(workspace, settings, run_facts.failures, execute, pages)
     section = write_sessions(workspace, settings, classes)
     samples = write_samples(workspace, settings)
     facts = run_facts._asdict() | collect_facts(workspace, source, settings)
-    with files.write_whole(workspace.report_page) as stream:
-        for text in render_page(workspace, overview, settings, facts, section, samples):
-            stream.write(text.encode())
+    summary = describe_workspace(workspace, source, pages.overview.n_rows)
+    page_files = pages.write_index([Source(workspace, settings, summary)], facts, section, samples)
+    overview = pages.overview
     record = {name: facts[name] for name in ("command", "archive", "started", "seconds", "versions")}
     record |= {
         "finished": time.time(),
@@ -66,15 +71,28 @@ def report(
         "first_reasons": {verdict: dict(counts.most_common()) for verdict, counts in overview.first_reasons.items()},
         "report_key": key,
     }
-    provenance.write(workspace, record, _list_outputs(workspace, settings))
+    provenance.write(workspace, record, [*_list_outputs(workspace, settings), *page_files])
     return True
 
 
+def has_classes(settings: Settings) -> bool:
+    """Whether rows have the columns of a classifier."""
+    return bool(settings.classify.model)
+
+
+def describe_workspace(workspace: Workspace, source: str, n_rows: int, folder: str = "") -> ReportedWorkspace:
+    """What a page says of a workspace; `folder`: of its own report as seen from the page, "" for its own page."""
+    root = f"{source.rstrip('/')}/" if os.path.isdir(source) else ""
+    name = workspace.uri.rstrip("/").rpartition("/")[2].removesuffix(".emqa")
+    has_image_pages = files.exists(files.join(workspace.report_folder, IMAGE_PAGE))
+    images = folder if has_image_pages else None
+    return ReportedWorkspace(files.redact(name), files.redact(root), n_rows, f"{folder}index.html", images)
+
+
 def _write_tables(
-    workspace: Workspace, settings: Settings, failures: pd.DataFrame, execute: Executor | None
-) -> tuple[Overview, ClassifierCounts]:
-    """Counts over all rows, for the page. Writes triage.parquet, triage.csv and flags.parquet."""
-    overview = Overview(settings.report.max_rows)
+    workspace: Workspace, settings: Settings, failures: pd.DataFrame, execute: Executor | None, pages: ReportPages
+) -> ClassifierCounts:
+    """Counts of the classifier. Writes triage.parquet, triage.csv and flags.parquet; adds all rows to `pages`."""
     classes = ClassifierCounts()
     with ExitStack() as stack:
         write_triage = stack.enter_context(parts.open_table_writer(workspace.triage, tables.TRIAGE))
@@ -85,13 +103,11 @@ def _write_tables(
             write_triage(decisions.triage)
             write_flags(decisions.flags)
             csv.write(decisions.lines["text"][0].as_buffer())
-            triage = decisions.triage.to_pandas()
-            overview.add(triage)
-            classes.add(triage, decisions.classifications.to_pandas())
-    return overview, classes
+            classes.add(pages.add(decisions.triage), decisions.classifications.to_pandas())
+    return classes
 
 
 def _list_outputs(workspace: Workspace, settings: Settings) -> list[str]:
     """The files of a report."""
-    own_outputs = [workspace.triage, workspace.flags, workspace.samples, workspace.triage_csv, workspace.report_page]
+    own_outputs = [workspace.triage, workspace.flags, workspace.samples, workspace.triage_csv]
     return own_outputs + ([workspace.drifts, workspace.sessions] if settings.classify.model else [])

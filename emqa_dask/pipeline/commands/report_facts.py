@@ -11,7 +11,17 @@ from emqa_dask.settings import Settings, dump
 from emqa_dask.store import files, parts
 from emqa_dask.store.layout import Workspace
 
-PACKAGES = ("dask", "distributed", "zarr", "numpy", "scipy", "opencv-python-headless", "scikit-learn", "rosettasciio")
+PACKAGES = (
+    "dask",
+    "distributed",
+    "zarr",
+    "numpy",
+    "scipy",
+    "opencv-python-headless",
+    "scikit-learn",
+    "rosettasciio",
+    "torch",
+)
 CARD_SECTIONS = ("forest", "quality_model", "training", "matching", "ensemble")  # of model cards, shown on the page
 
 
@@ -37,7 +47,14 @@ def collect_facts(workspace: Workspace, source: str, settings: Settings) -> dict
 def list_versions() -> dict[str, str]:
     """Versions of emqa_dask, Python and the packages that results depend on."""
     base_versions = {"emqa_dask": __version__, "python": platform.python_version(), "platform": platform.platform()}
-    return base_versions | {name: importlib.metadata.version(name) for name in PACKAGES}
+    return base_versions | {name: _read_version(name) for name in PACKAGES}
+
+
+def _read_version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:  # torch is needed for networks only
+        return "not installed"
 
 
 def list_networks(settings: Settings) -> tuple[str, ...]:

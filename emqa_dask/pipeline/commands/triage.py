@@ -203,7 +203,8 @@ def _report(
     failures = parts.load_table(workspace.failures, tables.FAILURES)
     if tuple(steps) == ("report",):
         preconditions.require_parts(workspace, settings)
-    run_facts = RunFacts(started, journal.sum_stage_seconds(workspace), failures)
+    times = journal.summarise_times(workspace)
+    run_facts = RunFacts(started, times.stage_seconds, failures, times.wall_s, times.n_workers)
     is_new = report(workspace, source, settings, run_facts, execute if execute.is_quick else None)
     tell(workspace, say)
     say(f"report: {workspace.report_page}" + ("" if is_new else " (nothing was new)"))

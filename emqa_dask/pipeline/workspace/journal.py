@@ -4,6 +4,7 @@ import contextlib
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 from emqa_dask import tables
 from emqa_dask.run.task import Result
@@ -59,11 +60,27 @@ def _make_events(result: Result) -> list[dict]:
     return rows
 
 
-def sum_stage_seconds(workspace: Workspace) -> dict[str, float]:
-    """Worker-seconds of every stage so far."""
-    total: dict[str, float] = {}
+class RunTimes(NamedTuple):
+    """Times of all runs of a workspace."""
+
+    stage_seconds: dict[str, float]  # of all workers
+    wall_s: float  # from the start of each run to its last task
+    n_workers: int  # of the run with the most workers
+
+
+def summarise_times(workspace: Workspace) -> RunTimes:
+    """Worker-seconds of every stage so far, and wall time and workers of the runs; zeros without events."""
+    stage_seconds: dict[str, float] = {}
+    ends: dict[str, float] = {}
+    workers: dict[str, set[str]] = {}
+    columns = ["stage", "started", "seconds", "worker"]
     for name in parts.list_parts(workspace.uri, EVENTS):
-        events = parts.read_part(workspace.uri, EVENTS, name, tables.EVENTS, ["stage", "seconds"])
+        events = parts.read_part(workspace.uri, EVENTS, name, tables.EVENTS, columns)
+        run = name.rpartition("-")[0]
+        ends[run] = max(ends.get(run, 0.0), (events["started"] + events["seconds"]).max())
+        workers.setdefault(run, set()).update(events["worker"].unique())
         for stage, seconds in events.groupby("stage", sort=False)["seconds"].sum().items():
-            total[stage] = total.get(stage, 0.0) + seconds
-    return {stage: round(seconds, 3) for stage, seconds in total.items()}
+            stage_seconds[stage] = stage_seconds.get(stage, 0.0) + seconds
+    wall_s = sum(max(end - int(run.partition("-")[0]) / 1000, 0.0) for run, end in ends.items())
+    rounded = {stage: round(seconds, 3) for stage, seconds in stage_seconds.items()}
+    return RunTimes(rounded, round(wall_s, 3), max(map(len, workers.values()), default=0))
