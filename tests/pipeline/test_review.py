@@ -107,7 +107,10 @@ def test_copies_are_one_cluster_with_their_original():
     texts = ["the same pixels as a.tif", "nearly the same as c (frame 1): 91 % agreement (limit 50 %)", "of other"]
     flags = ["duplicate", "near_duplicate", "blur"]
     table = pd.DataFrame({"micrograph_id": ["1", "3", "4"], "flag": flags, "text": texts})
-    assert number_clusters(images, table).tolist() == [0, 0, 1, 1, 2]
+    groups = pd.DataFrame({"group": [], "micrograph_id": []})
+    assert number_clusters(images, table, groups).tolist() == [0, 0, 1, 1, 2]
+    groups = pd.DataFrame({"group": [7, 7, 9, 9], "micrograph_id": ["0", "4", "2", "not covered"]})
+    assert number_clusters(images, table, groups).tolist() == [0, 1, 2, 3, 0]
 
 
 def test_queue_is_the_plan_or_the_uncertain_images(root):

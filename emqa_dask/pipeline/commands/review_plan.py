@@ -57,9 +57,9 @@ def plan_review(
     images = _read_covered(workspace, settings)
     images["sample"] = make_grouping(grouping).name_samples(images)
     gain = RESULTS[result](images)
-    clusters = number_clusters(
-        images, parts.load_table(workspace.flags, tables.FLAGS, ["micrograph_id", "flag", "text"])
-    )
+    flags = parts.load_table(workspace.flags, tables.FLAGS, ["micrograph_id", "flag", "text"])
+    groups = parts.load_table(workspace.duplicate_groups, tables.DUPLICATE_GROUPS, ["group", "micrograph_id"])
+    clusters = number_clusters(images, flags, groups)
     strata = pd.factorize(images["sample"].astype(object), sort=True)[0]
     draw = draw_images(gain.deviations, strata, clusters, budget, seed)
     plan = _make_table(images, gain, draw, f"{result}, {budget}, {grouping}, {seed}")
@@ -83,8 +83,14 @@ def _read_covered(workspace: Workspace, settings: Settings) -> pd.DataFrame:
     return images.merge(triage, on="micrograph_id", how="left").reset_index(drop=True)
 
 
-def number_clusters(images: pd.DataFrame, flags: pd.DataFrame) -> NDArray[np.int64]:
-    """(n,) numbers from 0 on of the clusters of duplicates and near-duplicates among `images`, by their flags."""
+def number_clusters(images: pd.DataFrame, flags: pd.DataFrame, groups: pd.DataFrame) -> NDArray[np.int64]:
+    """(n,) numbers from 0 on of the clusters of duplicates and near-duplicates among `images`.
+
+    groups: group and micrograph_id of tables.DUPLICATE_GROUPS; where it is empty, the flags tell the originals.
+    """
+    if len(groups):
+        names = images["micrograph_id"].map(groups.set_index("micrograph_id")["group"].astype(str).radd("group "))
+        return pd.factorize(names.fillna(images["micrograph_id"]).astype(object))[0]
     names = {name_frame(uri, frame): k for k, (uri, frame) in enumerate(zip(images["uri"], images["frame"]))}
     copies = flags[flags["flag"].isin(["duplicate", "near_duplicate"])]
     texts = dict(zip(copies["micrograph_id"], copies["text"]))
