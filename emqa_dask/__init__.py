@@ -74,6 +74,7 @@ _HOMES = {
     "synthesise_archive": "emqa_dask.verbs.machine",
     "write_certificates": "emqa_dask.verbs.machine",
     "check_machine": "emqa_dask.verbs.machine",
+    "measure_scaling": "emqa_dask.verbs.machine",
     "Settings": "emqa_dask.settings",
     "load_settings": "emqa_dask.settings",
 }

@@ -5,6 +5,7 @@ import sys
 
 from emqa_dask import __version__
 from emqa_dask.cli import (
+    bench_verb,
     ensemble_verb,
     exchange_verbs,
     machine_verbs,
@@ -58,6 +59,7 @@ def build_parser() -> argparse.ArgumentParser:
     machine_verbs.add_synthesise(verbs)
     machine_verbs.add_certificates(verbs)
     machine_verbs.add_doctor(verbs)
+    bench_verb.add_bench(verbs)
     tune_verbs.add_tune(verbs)
     review_verbs.add_review(verbs)
     measure_verbs.add_estimate(verbs)

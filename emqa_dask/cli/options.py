@@ -10,7 +10,8 @@ from emqa_dask.cli.machine import check_local
 from emqa_dask.settings import Settings, SettingsError, load_settings, replace, template_names
 
 
-def add_settings(parser: argparse.ArgumentParser) -> None:
+def add_settings(parser: argparse.ArgumentParser, *, has_worker_counts: bool = False) -> None:
+    """Options that give the settings; with `has_worker_counts` --workers takes several numbers, as `worker_counts`."""
     group = parser.add_argument_group("settings")
     group.add_argument(
         "--settings",
@@ -49,7 +50,15 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
         help="an ensemble (emqa train ensemble) that says each image's class, how sure that is, and what is out of "
         "domain, in which way",
     )
-    group.add_argument("--workers", metavar="N", type=int, help="worker processes; default: one per core, or per GPU")
+    if has_worker_counts:
+        counts_help = "numbers of worker processes to compare, default 1 2"
+        group.add_argument(
+            "--workers", metavar="N", type=int, nargs="+", default=[1, 2], dest="worker_counts", help=counts_help
+        )
+    else:
+        group.add_argument(
+            "--workers", metavar="N", type=int, help="worker processes; default: one per core, or per GPU"
+        )
 
 
 def parse_settings_changes(options: argparse.Namespace) -> dict[str, dict[str, object]]:
@@ -73,7 +82,7 @@ def parse_settings_changes(options: argparse.Namespace) -> dict[str, dict[str, o
         if getattr(options, name, None) is not None:
             changes.setdefault("archive", {})[name] = getattr(options, name)
     for name in ("scheduler", "workers"):
-        if getattr(options, name) is not None:
+        if getattr(options, name, None) is not None:
             changes.setdefault("run", {})[name] = getattr(options, name)
     return changes
 

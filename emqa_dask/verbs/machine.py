@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from emqa_dask.cli import machine_verbs, model_verbs
+from emqa_dask.cli import bench_verb, machine_verbs, model_verbs
 from emqa_dask.settings import Settings
 from emqa_dask.verbs.call import call_verb, list_texts
 
@@ -76,6 +76,62 @@ def check_machine(settings: Settings | None = None) -> int:
         If the settings do not fit together.
     """
     return call_verb(machine_verbs.run_doctor, "doctor", settings=settings)
+
+
+def measure_scaling(
+    source: str = "",
+    out: str = "bench.json",
+    settings: Settings | None = None,
+    *,
+    worker_counts: Sequence[int] = (1, 2),
+    synthetic: int | None = None,
+    rounds: int = 3,
+    files: int = 64,
+    seed: int = 0,
+    for_images: int = 1_000_000,
+    deadline_hours: float = 24.0,
+    price_per_worker_hour: float | None = None,
+    compare: Sequence[str] | None = None,
+) -> str:
+    """File with the times of a triage with several numbers of workers, and predictions. The verb `bench`.
+
+    Parameters
+    ----------
+    source : str, optional
+        An archive, of which a sample is triaged. Either this or `synthetic` is needed.
+    out : str, default "bench.json"
+        File to write; a page is written beside it.
+    settings : Settings, optional
+        Default: the defaults. ``run.workers`` does not count.
+    worker_counts : sequence of int, default (1, 2)
+        Numbers of workers, two or more.
+    synthetic : int, optional
+        Number of micrographs of 1024 x 1024 px to draw instead of `source`.
+    rounds, files, seed : int
+        Measurements of each number of workers; size and seed of the sample.
+    for_images, deadline_hours, price_per_worker_hour : int, float, float or None
+        Archive whose time and price are predicted; None for no price.
+    compare : sequence of str, optional
+        Two files of earlier measurements to compare; nothing is measured.
+
+    Returns
+    -------
+    str
+        `out`.
+
+    Raises
+    ------
+    ValueError
+        If the options or the archive say nothing about scaling.
+    FileExistsError
+        If `out` exists and is no measurement.
+    """
+    options = {"source": str(source), "out": str(out), "synthetic": synthetic, "rounds": rounds, "files": files}
+    options |= {"seed": seed, "for_images": for_images, "deadline_hours": deadline_hours}
+    options |= {"price_per_worker_hour": price_per_worker_hour, "worker_counts": list(worker_counts)}
+    names = None if compare is None else list_texts(compare)
+    call_verb(bench_verb.run_bench, "bench", settings=settings, compare=names, **options)
+    return str(out)
 
 
 def import_detector(

@@ -39,6 +39,7 @@ FUNCTIONS = {
     "tune log": "tune_log",
     "tune order": "map_order",
     "import detector": "import_detector",
+    "bench": "measure_scaling",
     "synthesise": "synthesise_archive",
     "certificates": "write_certificates",
     "doctor": "check_machine",
@@ -67,7 +68,9 @@ def list_options(verb: str) -> dict[str, object]:
 
 
 def to_plain(default: object) -> object:
-    return () if default in ([], (), None) else default
+    if isinstance(default, list):
+        return tuple(default)
+    return () if default is None else default
 
 
 def test_every_verb_has_a_function():

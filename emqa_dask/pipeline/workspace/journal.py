@@ -6,6 +6,8 @@ import uuid
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+import pandas as pd
+
 from emqa_dask import tables
 from emqa_dask.run.task import Result
 from emqa_dask.store import parts
@@ -58,6 +60,11 @@ def _make_events(result: Result) -> list[dict]:
         rows.append(result.event | {"stage": stage, "started": started, "seconds": seconds})
         started += seconds
     return rows
+
+
+def load_events(workspace: Workspace) -> pd.DataFrame:
+    """Rows of tables.EVENTS of all runs; none without runs."""
+    return parts.read_table(workspace.uri, EVENTS, tables.EVENTS)
 
 
 class RunTimes(NamedTuple):

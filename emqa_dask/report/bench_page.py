@@ -1,0 +1,105 @@
+"""The page of emqa bench: rates against workers, stages, the law of scaling and what an archive takes by it."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from html import escape
+from typing import Any
+
+from emqa_dask.report.formatting import format_duration
+
+WIDTH, HEIGHT = 560, 320  # of the plot, px
+MARGIN = 48  # around its axes, px
+HOUR_S = 3600.0
+STYLE = """body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}
+table{border-collapse:collapse;margin:1rem 0}td,th{padding:.2rem .8rem;border-bottom:1px solid #8884;text-align:right}
+td:first-child,th:first-child{text-align:left}svg{max-width:100%}.scroll{overflow-x:auto}
+:root{color-scheme:light dark}.ideal{stroke:currentColor;stroke-dasharray:4 4;opacity:.6}.line{stroke:#2878c8}
+.axis{stroke:currentColor}text{fill:currentColor;font-size:13px}circle{fill:#2878c8}polyline,line{fill:none}"""
+
+
+def render_bench_page(document: Mapping[str, Any]) -> str:
+    """HTML of a measurement, one file that loads nothing; `document` is what emqa bench writes as JSON."""
+    summary = document["summary"]
+    law = summary["law"]
+    policy = "default-src 'none'; style-src 'unsafe-inline'"
+    law_text = (
+        f"Time = {law['start_s']:.1f} s + images × ({1000 * law['shared_s']:.2f} ms + {1000 * law['compute_s']:.1f} ms "
+        f"/ workers). The measurements deviate from it by {100 * law['error']:.1f} %."
+    )
+    return "".join(
+        [
+            f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>emqa bench</title>'
+            f'<meta name="viewport" content="width=device-width"><meta http-equiv="Content-Security-Policy" '
+            f'content="{policy}"><style>{STYLE}</style></head><body><h1>Scaling of emqa triage</h1>',
+            f"<p>{escape(str(document['source']))}, scheduler {escape(str(document['scheduler']))}</p>",
+            draw_rates([row for row in summary["groups"] if row["scaling"] == "strong"]),
+            _make_table(
+                ("Scaling", "Workers", "Images", "Time", "Images/s", "MP/s", "Efficiency", "Memory, MiB"),
+                (_list_cells(row) for row in summary["groups"]),
+            ),
+            f"<h2>Law</h2><p>{law_text}</p>",
+            f"<h2>{summary['n_images']:,} images</h2>",
+            _make_table(
+                ("Workers", "Time", "Price"),
+                (
+                    (f"{row['workers']:,}", format_duration(row["hours"] * HOUR_S), _format_price(row["price"]))
+                    for row in summary["predictions"]
+                ),
+            ),
+            "<h2>Stages, ms of a worker per megapixel</h2>",
+            _make_stage_table(summary["groups"]),
+            "<h2>Machine and versions</h2>",
+            _make_table(("Name", "Value"), ({**document["machine"], **document["versions"]}).items()),
+            f"<h2>Settings</h2><pre>{escape(document['settings'])}</pre></body></html>",
+        ]
+    )
+
+
+def _format_price(price: float | None) -> str:
+    return "" if price is None else f"{price:,.2f}"
+
+
+def _list_cells(row: Mapping[str, Any]) -> Iterator[str]:
+    yield from (row["scaling"], f"{row['workers']:,}", f"{row['n_images']:,}", format_duration(row["seconds"]))
+    yield from (f"{row['images_per_s']:.2f}", f"{row['megapixels_per_s']:.2f}")
+    ends = "" if row["efficiency_low"] is None else f" ({row['efficiency_low']:.2f} to {row['efficiency_high']:.2f})"
+    yield from (f"{row['efficiency']:.2f}{ends}", f"{row['peak_memory_mib']:,.0f}")
+
+
+def _make_stage_table(groups: Sequence[Mapping[str, Any]]) -> str:
+    stages = list(dict.fromkeys(stage for row in groups for stage in row["stage_ms_per_megapixel"]))
+    heads = ["Stage", *(f"{row['scaling']}, {row['workers']}" for row in groups)]
+    cells = ((stage, *(f"{row['stage_ms_per_megapixel'].get(stage, 0.0):.1f}" for row in groups)) for stage in stages)
+    return _make_table(heads, cells)
+
+
+def _make_table(heads: Sequence[str], rows) -> str:
+    head = "".join(f'<th scope="col">{escape(text)}</th>' for text in heads)
+    body = "".join("<tr>" + "".join(f"<td>{escape(str(cell))}</td>" for cell in row) + "</tr>" for row in rows)
+    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def draw_rates(rows: Sequence[Mapping[str, Any]]) -> str:
+    """SVG of images per second against workers, with the line that perfect scaling would have."""
+    workers = [row["workers"] for row in rows]
+    rates = [row["images_per_s"] for row in rows]
+    per_worker = rates[0] / workers[0]
+    highest = max(*rates, per_worker * max(workers))
+
+    def place(x: float, y: float) -> str:
+        x_px = MARGIN + (WIDTH - 2 * MARGIN) * x / max(workers)
+        return f"{x_px:.1f},{HEIGHT - MARGIN - (HEIGHT - 2 * MARGIN) * y / highest:.1f}"
+
+    points = [place(x, y) for x, y in zip(workers, rates, strict=True)]
+    circles = "".join(f'<circle cx="{x}" cy="{y}" r="4"/>' for x, y in (point.split(",") for point in points))
+    ticks = "".join(
+        f'<text x="{place(w, 0).split(",")[0]}" y="{HEIGHT - MARGIN + 18}" text-anchor="middle">{w}</text>'
+        for w in workers
+    )
+    return (
+        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="Images per second against workers">'
+        f'<polyline class="axis" points="{place(0, highest)} {place(0, 0)} {place(max(workers), 0)}"/>'
+        f'<polyline class="ideal" points="{place(0, 0)} {place(max(workers), per_worker * max(workers))}"/>'
+        f'<polyline class="line" points="{" ".join(points)}"/>{circles}{ticks}'
+        f'<text x="{WIDTH / 2}" y="{HEIGHT - 8}" text-anchor="middle">workers</text>'
+        f'<text x="4" y="{MARGIN - 16}">images/s, up to {highest:.3g}; dashed: perfect scaling</text></svg>'
+    )
