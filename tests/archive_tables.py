@@ -286,6 +286,7 @@ def render_page(
         trends=[],
         n_sampled=0,
         copies=Copies(0, 0, []),
+        alarms=tables.empty(tables.ALARMS),
         workspaces=[ReportedWorkspace("ws", "/data/", len(triage), "index.html", "")],
         facts=facts,
         settings=settings,

@@ -30,6 +30,7 @@ from emqa_dask.report.triage_counts import Overview
 from emqa_dask.tables import VERDICTS
 
 MAX_FAILURES = 60  # failures of stages that are listed with their tracebacks
+MAX_ALARMS = 40  # alarms that are listed, the latest
 MAX_OPTIONS = 1000  # names that can be chosen in a filter
 LABELS = {"trust": "Trust", "review": "Review", "out_of_domain": "Out of domain", "junk": "Junk", "unknown": "Unknown"}
 ADVICE = {
@@ -76,6 +77,8 @@ def render_page(content: PageContent) -> Iterator[str]:
         trends=content.trends,
         n_sampled=content.n_sampled,
         copies=content.copies,
+        alarms=content.alarms.head(MAX_ALARMS).to_dict("records"),
+        n_alarms=len(content.alarms),
         classes=section,
         samples=sample_section.fill_section(content.samples),
         rules=content.rules,

@@ -46,6 +46,7 @@ class PageContent(NamedTuple):
     trends: Sequence[Mapping]  # title, line, svg
     n_sampled: int  # images of `trends`
     copies: Copies
+    alarms: pd.DataFrame  # tables.ALARMS, the latest first
     workspaces: Sequence[ReportedWorkspace]
     facts: Mapping
     settings: Triage

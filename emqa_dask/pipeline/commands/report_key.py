@@ -40,7 +40,7 @@ def compute_report_key(workspace: Workspace, settings: Settings, failures: pd.Da
     return digest(
         table_folders,
         [[len(names), hashlib.sha256("\n".join(names).encode()).hexdigest()] for names in part_names],
-        [provenance.read_file_version(uri) for uri in (workspace.catalog, workspace.micrographs)],
+        [provenance.read_file_version(uri) for uri in (workspace.catalog, workspace.micrographs, workspace.alarms)],
         hashlib.sha256(failures.to_json(orient="records").encode()).hexdigest(),
         [dataclasses.asdict(record) for record in (settings.flags, settings.triage, settings.report)],
         [_digest_file(name) for name in settings.report.samples if name.lower().endswith(".csv")],

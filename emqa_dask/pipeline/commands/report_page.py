@@ -93,6 +93,7 @@ class ReportPages:
             trends=figures,
             n_sampled=n_sampled,
             copies=list_copies([source.workspace for source in sources], self.overview.reasons),
+            alarms=_load_alarms(sources),
             workspaces=[source.summary for source in sources],
             facts=facts,
             settings=sources[0].settings.triage,
@@ -171,6 +172,12 @@ def _list_rules(sources: Iterable[Source], *, has_classes: bool) -> list:
         impossible_codes = (() if has_classes else CLASSIFIER_CODES) + (() if flags.custom else (CHECK_FAILED,))
         rules |= {rule.code: rule for rule in list_rules(flags) if rule.code not in impossible_codes}
     return list(rules.values())
+
+
+def _load_alarms(sources: Iterable[Source]) -> pd.DataFrame:
+    """Alarms of all workspaces, the latest first."""
+    alarms = [parts.load_table(source.workspace.alarms, tables.ALARMS) for source in sources]
+    return pd.concat(alarms, ignore_index=True).sort_values("time", ascending=False, kind="stable")
 
 
 def _read_column(sources: Iterable[Source], name: str) -> NDArray[np.float64]:
