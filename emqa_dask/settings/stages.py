@@ -281,20 +281,30 @@ class Measure:
         )
 
 
+PICTURES = ("none", "listed", "full")  # on the pages of images
+
+
 @dataclass(frozen=True)
 class Report:
     """What the page shows."""
 
     max_rows: int = 1000  # rows with a picture in the report; it lists all rows
+    # Images with a page of their own: all of an archive of up to so many, else those of the rows with pictures
+    max_image_pages: int = 20_000
+    # Pictures on the pages of images: none, listed (the thumbnails) or full (JPEG at full resolution, about half a
+    # byte per pixel, in the folder of the report)
+    pictures: str = "listed"
     # What the results of trusted images are summed up by: session (folder, instrument, magnification), folder or
     # folder:2 (first, first two folders), instrument, date, or a CSV file with the columns uri (pattern), sample, and
     # optionally dose and temperature
     samples: tuple[str, ...] = ("session",)
     RANGES: ClassVar = {
         "max_rows": Range(1, 100_000),
+        "max_image_pages": Range(0, 1_000_000),
     }
 
     def check(self) -> None:
+        require(self.pictures in PICTURES, "report.pictures", self.pictures, f"is one of {', '.join(PICTURES)}")
         for grouping in self.samples:
             _check_grouping(grouping)
         require(len(set(self.samples)) == len(self.samples), "report.samples", self.samples, "names one twice")

@@ -138,6 +138,20 @@ class Workspace:
         return files.join(self.uri, "report")
 
     @property
+    def image_data_folder(self) -> str:
+        """Folder with the data of the pages of images, a script for each partition."""
+        return files.join(self.report_folder, "micrographs")
+
+    def image_data(self, partition: str) -> str:
+        """The data of the pages of the images of a partition."""
+        return files.join(self.image_data_folder, f"{partition}.js")
+
+    @property
+    def pictures(self) -> str:
+        """Folder with pictures of images at full resolution, a folder for each."""
+        return files.join(self.report_folder, "pictures")
+
+    @property
     def report_rows(self) -> str:
         """Folder with files that workers write for a report, which reads and deletes them."""
         return files.join(self.uri, "report-rows")

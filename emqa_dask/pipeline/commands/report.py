@@ -10,6 +10,7 @@ import pandas as pd
 
 from emqa_dask import tables
 from emqa_dask.pipeline.commands.report_facts import collect_facts, digest_models, list_networks
+from emqa_dask.pipeline.commands.report_images import write_image_pages
 from emqa_dask.pipeline.commands.report_key import compute_report_key
 from emqa_dask.pipeline.commands.report_page import ReportPages, Source, write_sessions
 from emqa_dask.pipeline.commands.report_samples import write_samples
@@ -50,6 +51,8 @@ def report(
     stored = provenance.read(workspace)
     if stored.get("report_key") == key and not provenance.find_damaged_outputs(workspace, stored):
         return False
+    # Pictures take about 40 ms of a processor for each megapixel, so that workers are worth their start.
+    execute_pages = execute if settings.report.pictures == "full" else None
     if parts.count_rows(workspace.micrographs) < MIN_MICROGRAPHS_OF_WORKERS:
         execute = None
     pages = ReportPages(workspace.report_folder, key, settings.report.max_rows, has_classes=has_classes(settings))
@@ -57,9 +60,11 @@ def report(
     section = write_sessions(workspace, settings, classes)
     samples = write_samples(workspace, settings)
     facts = run_facts._asdict() | collect_facts(workspace, source, settings)
-    summary = describe_workspace(workspace, source, pages.overview.n_rows)
-    page_files = pages.write_index([Source(workspace, settings, summary)], facts, section, samples)
     overview = pages.overview
+    listed = overview.choose_shown_rows()
+    page_files = write_image_pages(workspace, settings, facts, listed, execute or execute_pages)
+    summary = describe_workspace(workspace, source, overview.n_rows)
+    page_files += pages.write_index([Source(workspace, settings, summary)], facts, section, samples)
     record = {name: facts[name] for name in ("command", "archive", "started", "seconds", "versions")}
     record |= {
         "finished": time.time(),

@@ -1,0 +1,192 @@
+"""Data and pictures of the pages of images, of some partitions, for the report."""
+
+import base64
+import json
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from emqa_dask import tables
+from emqa_dask.pipeline.tasks.report_pictures import PictureLevels, write_pictures
+from emqa_dask.pipeline.workspace.stages import SCHEMAS, list_run_folders
+from emqa_dask.report import image_details, micrograph_data
+from emqa_dask.report.formatting import escape_invisible
+from emqa_dask.run.supervise import Call, call_directly
+from emqa_dask.settings import Settings
+from emqa_dask.store import files, parts
+from emqa_dask.store.layout import Workspace
+
+LEDGER_COLUMNS = ["micrograph_id", "partition", "stack", "index", "pixel_sha256", "header"]
+LEDGER_COLUMNS += [name for name in image_details.HEADER_COLUMNS if name not in LEDGER_COLUMNS]
+ROW_NUMBERS = ("n_detections", "density_per_um2", "mean_diameter_nm", "area_fraction", "ood_distance", "shift_score")
+ROW_NUMBERS += ("class_probability", "predictive_entropy_nats", "nm_per_pixel", "nm_per_pixel_y", "defocus_nm")
+TRIAGE_COLUMNS = ["micrograph_id", "uri", "frame", "session", "height_px", "width_px", "verdict", "reasons"]
+TRIAGE_COLUMNS += ["explanation", "detector", "predicted_class", "content_sha256", *ROW_NUMBERS]
+F1_NUMBERS = ("predicted_f1", "predicted_f1_low", "predicted_f1_high", "predicted_precision", "predicted_recall")
+TABLES = {  # that are read, with their columns
+    "detections": ["micrograph_id", "detector", "y0", "x0", "y1", "x1", "score", "mask_rle"],
+    "evidence": ["micrograph_id", "detector", "score_floor", "is_capped", "detector_agreement"],
+    "predictions": ["micrograph_id", "detector", *F1_NUMBERS, "because"],
+    "tiles": tables.TILES.names,
+    "thumbnails": ["micrograph_id", "jpeg"],
+    "regions": ["micrograph_id", "y0", "x0", "height_px", "width_px", "predictive_entropy_nats"],
+    "custom_checks": tables.CUSTOM_CHECKS.names,
+}
+
+
+class Neighbours(NamedTuple):
+    """Addresses partition/micrograph_id of the images before and after an image in its session; "" without one."""
+
+    previous: str
+    next: str
+
+
+def write_image_data(
+    workspace: Workspace,
+    neighbours: Mapping[str, Mapping[str, Neighbours]],
+    settings: Settings,
+    call: Call = call_directly,
+) -> dict:
+    """Record of a task that writes the data, and if required the pictures, of the images of some partitions.
+
+    `neighbours`: partition -> micrograph_id -> those of the image; it has all images of a partition that get a page.
+    """
+    names = list(neighbours)
+    ids = [micrograph_id for images in neighbours.values() for micrograph_id in images]
+    own_tables = _read_tables(workspace, settings, names, ids)
+    rows = _read_rows(workspace, names, ids)
+    for name, images in neighbours.items():
+        own_rows = rows[rows["partition"].eq(name)]
+        levels = {}
+        if settings.report.pictures == "full":
+            levels = write_pictures(workspace, name, own_rows)
+        descriptions = {
+            row["micrograph_id"]: _describe_image(row, own_tables, images[row["micrograph_id"]], settings, levels)
+            for row in own_rows.to_dict("records")
+        }
+        text = json.dumps({"partition": name, "images": descriptions}, separators=(",", ":"), allow_nan=False)
+        files.write_bytes(workspace.image_data(name), f"emqa.addImages({text});\n".encode("ascii"))
+    return {"n_images": len(rows)}
+
+
+def _read_tables(
+    workspace: Workspace, settings: Settings, names: Sequence[str], ids: Sequence[str]
+) -> dict[str, dict[str, pd.DataFrame]]:
+    """Rows of the images `ids` in each of TABLES, by micrograph_id."""
+    own_tables = {}
+    for table, folder in list_run_folders(settings).items():
+        if table not in TABLES or (table == "thumbnails" and settings.report.pictures == "none"):
+            continue
+        existing = set(parts.list_parts(workspace.uri, folder))
+        own_names = [name for name in names if name in existing]
+        rows = parts.read_table(
+            workspace.uri, folder, SCHEMAS[table], TABLES[table], own_names, ("micrograph_id", list(ids))
+        )
+        own_tables[table] = dict(list(rows.groupby("micrograph_id")))
+    return own_tables
+
+
+def _read_rows(workspace: Workspace, names: Sequence[str], ids: Sequence[str]) -> pd.DataFrame:
+    """Rows of triage of the images `ids`, with LEDGER_COLUMNS; there `detector` is that of the microscope.
+
+    The detector whose detections count is `chosen_detector`.
+    """
+
+    def read(uri: str, schema: pa.Schema, columns: list[str], row_filter: tuple[str, list[str]]) -> pd.DataFrame:
+        batches = parts.iterate_table(uri, schema, columns, row_filter=row_filter)
+        return pd.concat([tables.empty(schema)[columns], *batches], ignore_index=True)
+
+    triage = read(workspace.triage, tables.TRIAGE, TRIAGE_COLUMNS, ("micrograph_id", list(ids)))
+    ledger = read(workspace.micrographs, tables.MICROGRAPHS, LEDGER_COLUMNS, ("partition", list(names)))
+    triage = triage.rename(columns={"detector": "chosen_detector"})
+    both = [name for name in ledger if name in triage and name != "micrograph_id"]
+    return triage.drop(columns=both).merge(ledger, on="micrograph_id", how="inner")
+
+
+def _describe_image(
+    row: dict,
+    own_tables: Mapping[str, Mapping[str, pd.DataFrame]],
+    neighbours: Neighbours,
+    settings: Settings,
+    levels: Mapping[str, PictureLevels],
+) -> dict:
+    """What the page of the image `row` shows."""
+
+    def select(table: str) -> pd.DataFrame:
+        rows = own_tables.get(table, {}).get(row["micrograph_id"])
+        return _make_empty_table(table) if rows is None else rows
+
+    shape = int(row["height_px"]), int(row["width_px"])
+    jpegs = select("thumbnails")["jpeg"].dropna()
+    regions = select("regions").to_dict("records")
+    details = image_details.describe_headers(pd.DataFrame([row]))[row["micrograph_id"]]
+    checks = image_details.describe_checks(select("custom_checks"), settings.flags.custom)
+    picture_levels = levels.get(row["micrograph_id"])
+    return {
+        "uri": escape_invisible(row["uri"]),
+        "frame": int(row["frame"]),
+        "session": escape_invisible(row["session"]),
+        "size": shape,
+        "verdict": row["verdict"],
+        "reasons": list(row["reasons"]),
+        "explanation": escape_invisible(row["explanation"]),
+        "numbers": dict(zip(ROW_NUMBERS, micrograph_data.list_numbers([row[name] for name in ROW_NUMBERS]))),
+        "class": escape_invisible(row["predicted_class"]) or None,
+        "details": micrograph_data.list_details(details + checks.get(row["micrograph_id"], [])),
+        "header": micrograph_data.shorten_header(row["header"]),
+        "provenance": _list_provenance(row),
+        "chosen": escape_invisible(row["chosen_detector"]) or None,
+        "detectors": _describe_detectors(select, shape),
+        "tiles": micrograph_data.describe_tiles(select("tiles")),
+        "entropy": micrograph_data.describe_entropy(regions[0], shape) if regions else None,
+        "jpeg": base64.b64encode(jpegs.iloc[0]).decode() if len(jpegs) else None,
+        "pictures": picture_levels._asdict() if picture_levels else None,
+        **neighbours._asdict(),
+    }
+
+
+@lru_cache(maxsize=len(TABLES))
+def _make_empty_table(table: str) -> pd.DataFrame:
+    """No rows, with the columns of TABLES; it is made once, since most images lack rows of some tables."""
+    return tables.empty(SCHEMAS[table])[TABLES[table]]
+
+
+def _list_provenance(row: dict) -> list[list[str]]:
+    """Identities of the image and its file."""
+    return [
+        ["Micrograph", row["micrograph_id"]],
+        ["SHA-256 of the file", escape_invisible(row["content_sha256"])],
+        ["SHA-256 of the pixels", escape_invisible(row["pixel_sha256"])],
+        ["Stored in", f"micrographs.zarr/{row['stack']}, slot {row['index']}"],
+        ["Part of each table", row["partition"]],
+    ]
+
+
+def _describe_detectors(select, shape: tuple[int, int]) -> list[dict]:
+    """Detections and predictions of each detector with evidence; `select(table)` gives the rows of the image."""
+    detections = select("detections")
+    predictions = {row["detector"]: row for row in select("predictions").to_dict("records")}
+    descriptions = []
+    for evidence in select("evidence").to_dict("records"):
+        name = evidence["detector"]
+        prediction = predictions.get(name, {})
+        numbers = micrograph_data.list_numbers([prediction.get(column, float("nan")) for column in F1_NUMBERS])
+        floor = float(np.nan_to_num(evidence["score_floor"]))
+        (agreement,) = micrograph_data.list_numbers([evidence["detector_agreement"]])
+        own_detections = detections[detections["detector"].eq(name)]
+        descriptions.append(
+            {
+                "name": name,
+                "floor": floor,
+                "is_capped": bool(evidence["is_capped"]),
+                "agreement": agreement,
+                **dict(zip(F1_NUMBERS, numbers, strict=True)),
+                "effects": micrograph_data.list_effects(prediction.get("because")),
+                **micrograph_data.describe_detections(own_detections, shape, floor),
+            }
+        )
+    return descriptions

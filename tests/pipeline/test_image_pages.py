@@ -1,0 +1,59 @@
+"""Pictures, neighbours and limits of the pages of images."""
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+
+from emqa_dask.pipeline.commands.report_images import find_neighbours
+from emqa_dask.pipeline.tasks.report_images import Neighbours
+from emqa_dask.pipeline.tasks.report_pictures import TILE_PX, iterate_tiles, plan_levels, stretch_grey
+
+
+@pytest.mark.parametrize(("shape", "n_levels"), [((10, 10), 1), ((512, 512), 1), ((513, 20), 2), ((2048, 4096), 4)])
+def test_levels_end_where_one_tile_holds_the_image(shape, n_levels):
+    assert plan_levels(shape) == (TILE_PX, n_levels)
+
+
+def test_tiles_cover_the_image_at_every_level():
+    grey = np.tile(np.linspace(0, 255, 1201).astype(np.uint8), (701, 1))
+    tiles = dict(iterate_tiles(grey))
+    assert len(tiles) == 3 * 2 + 2 * 1 + 1
+    assert list(tiles)[-1] == "2/0_0.jpg"  # the coarsest comes last
+    for level, shape in enumerate([(701, 1201), (351, 601), (176, 301)]):
+        names = {name for name in tiles if name.startswith(f"{level}/")}
+        whole = np.zeros(shape, np.uint8)
+        for name in names:
+            y, x = (TILE_PX * int(k) for k in name.partition("/")[2].removesuffix(".jpg").split("_"))
+            tile = cv2.imdecode(np.frombuffer(tiles[name], np.uint8), cv2.IMREAD_UNCHANGED)
+            whole[y : y + tile.shape[0], x : x + tile.shape[1]] = tile
+        expected = np.linspace(0, 255, shape[1])
+        assert np.abs(whole.astype(float) - expected).max() < 6
+
+
+def test_percentiles_become_black_and_white():
+    image = np.arange(1000.0).reshape(20, 50)
+    image[0, 0] = np.nan
+    grey = stretch_grey(image)
+    assert (grey[0, 0], grey[0, 1], grey[-1, -1]) == (0, 0, 255)
+    # Of 1 to 999 the percentiles are 5.99 and 994.01: 500 is in the middle.
+    assert grey[10, 0] == round((500 - 5.99) / (994.01 - 5.99) * 255)
+    assert (stretch_grey(np.full((3, 3), 7, np.uint16)) == 128).all()
+
+
+def test_neighbours_are_those_in_time_of_the_same_session():
+    places = pd.DataFrame(
+        [
+            ("a", "p", "s1", "2026-01-02T10:00:00"),
+            ("b", "q", "s1", "2026-01-01T10:00:00"),
+            ("c", "p", "s2", "2026-01-01T11:00:00"),
+            ("d", "p", "s1", None),
+            ("e", "q", "s1", "2026-01-03T10:00:00"),
+        ],
+        columns=["micrograph_id", "partition", "session", "acquired"],
+    )
+    assert find_neighbours(places) == {
+        "p": {"a": Neighbours("q/b", "q/e"), "c": Neighbours("", ""), "d": Neighbours("", "")},
+        "q": {"b": Neighbours("", "p/a"), "e": Neighbours("p/a", "")},
+    }
+    assert find_neighbours(places.iloc[:0]) == {}
