@@ -81,6 +81,7 @@ def render_page(content: PageContent) -> Iterator[str]:
         n_alarms=len(content.alarms),
         classes=section,
         samples=sample_section.fill_section(content.samples),
+        review=content.review,
         rules=content.rules,
         labels={**LABELS, "note": "No change"},
         n_rows=overview.n_rows,

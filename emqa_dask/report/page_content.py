@@ -31,6 +31,14 @@ class Copies(NamedTuple):
     groups: list[tuple[str, list[tuple[str, str]]]]  # original, and the (URI, finding) of its listed copies
 
 
+class Review(NamedTuple):
+    """The review by people."""
+
+    reviewers: list[dict]  # reviewer, n_images, n_accepted, n_rejected, n_unsure
+    pairs: list[dict]  # review.decisions.AGREEMENT_COLUMNS
+    contradictory: list[str]  # URIs
+
+
 class PageContent(NamedTuple):
     """What the page shows beside the data pages."""
 
@@ -53,3 +61,4 @@ class PageContent(NamedTuple):
     rules: Sequence
     classes: ClassifierSection | None = None
     samples: pd.DataFrame | None = None
+    review: Review | None = None

@@ -1,6 +1,7 @@
 """Plan, page and decisions on a whole run: what is drawn and stored, and what calibrate and estimate make of it."""
 
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import emqa_dask
 from emqa_dask.measure.estimation import Design, estimate_ratio
 from emqa_dask.measure.estimation_design import PROBABILITIES
 from emqa_dask.pipeline.commands.calibrate import calibrate
@@ -332,7 +334,7 @@ def test_training_without_any_set_is_refused(tmp_path):
         train_detector([], str(tmp_path / "model"), DetectorOptions(), ignore)
 
 
-def test_status_tells_the_agreement_of_reviewers(root):
+def test_status_and_report_tell_the_agreement_of_reviewers(root):
     desk = open_desk(root)
     for position, key in enumerate(list_ids(desk)[:4]):
         decide(desk, key)
@@ -340,6 +342,13 @@ def test_status_tells_the_agreement_of_reviewers(root):
     lines = []
     status(root, lines.append)
     text = "\n".join(lines)
+    assert emqa_dask.report_verdicts(root) is not None
+    page = Path(root, "report", "index.html").read_text()
+    section = re.search(r'<section id="review".*?</section>', page, re.DOTALL)[0]
+    cells = re.findall(r"<td.*?>(.*?)</td>", section)
+    assert cells[:5] == ["<bdi>ann</bdi>", "4", "4", "0", "0"]
+    assert cells[-4:] == ["4", "75 %", "0.00", "1.00"]
+    assert "1 image<" in section
     assert "ann has decided on 4 images: 4 accept" in text
     assert "ann and bob agree on 3 of 4 images, Cohen's kappa 0.00, F1 of their boxes 1.00 on 3 images" in text
 

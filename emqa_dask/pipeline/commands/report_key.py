@@ -10,7 +10,7 @@ import emqa_dask
 from emqa_dask.pipeline.workspace import provenance
 from emqa_dask.pipeline.workspace.stages import list_run_folders
 from emqa_dask.settings import Settings, digest
-from emqa_dask.store import parts
+from emqa_dask.store import files, parts
 from emqa_dask.store.layout import Workspace
 from emqa_dask.triage.custom_checks import list_rules
 
@@ -21,6 +21,7 @@ SOURCES = (
     "triage/*",
     "report/*",
     "measure/*",
+    "review/*",
     "uncertainty/*",
     "tables/*",
     "pipeline/commands/report*",
@@ -31,7 +32,7 @@ SUFFIXES = {".py", ".j2", ".css", ".js"}
 
 
 def compute_report_key(workspace: Workspace, settings: Settings, failures: pd.DataFrame) -> str:
-    """Digest of tables, catalog, ledger, failures, limits, rules, templates and code of a report.
+    """Digest of tables, catalog, ledger, failures, decisions, limits, rules, templates and code of a report.
 
     Large files are not read: a part never changes, and catalog and ledger only together with their date.
     """
@@ -41,6 +42,7 @@ def compute_report_key(workspace: Workspace, settings: Settings, failures: pd.Da
         table_folders,
         [[len(names), hashlib.sha256("\n".join(names).encode()).hexdigest()] for names in part_names],
         [provenance.read_file_version(uri) for uri in (workspace.catalog, workspace.micrographs, workspace.alarms)],
+        hashlib.sha256("\n".join(files.list_names(workspace.decisions)).encode()).hexdigest(),
         hashlib.sha256(failures.to_json(orient="records").encode()).hexdigest(),
         [dataclasses.asdict(record) for record in (settings.flags, settings.triage, settings.report)],
         [_digest_file(name) for name in settings.report.samples if name.lower().endswith(".csv")],

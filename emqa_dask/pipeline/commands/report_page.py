@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from emqa_dask import tables
 from emqa_dask.pipeline.commands.report_copies_list import list_copies
 from emqa_dask.pipeline.commands.report_pictures import PageImages, read_page_images
+from emqa_dask.pipeline.commands.report_review import read_review
 from emqa_dask.pipeline.workspace.sampled_statistics import sample_statistics
 from emqa_dask.report import page, trends
 from emqa_dask.report.classifier_counts import ClassifierCounts, ClassifierSection, find_most_drifted
@@ -100,6 +101,7 @@ class ReportPages:
             rules=rules,
             classes=classes,
             samples=samples,
+            review=read_review(source.workspace for source in sources),
         )
         for name, data in page.read_assets().items():
             files.write_bytes(files.join(self.folder, name), data)
