@@ -7,6 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from emqa_dask import tables
+from emqa_dask.report import row_pages
+from emqa_dask.report.formatting import escape_invisible
 from emqa_dask.settings import Settings, Triage, dump
 from tests.archive_tables import decide_archive, maps_of, write_report
 
@@ -422,6 +425,36 @@ def test_the_page_is_read_without_a_script(browser, triage_and_file):
     )
     assert "need JavaScript" in page.locator("noscript").inner_text()
     context.close()
+
+
+def test_further_rows_are_loaded_when_they_are_needed(browser, archive, render, tmp_path, monkeypatch):
+    monkeypatch.setattr(row_pages, "PAGE_ROWS", 64)
+    monkeypatch.setattr(row_pages, "DETAIL_ROWS", 16)
+    monkeypatch.setattr(row_pages, "EAGER_ROWS", 0)
+    triage = decide_archive(**archive(220, 4), settings=Triage())
+    nothing = [tables.empty(schema) for schema in (tables.DETECTIONS, tables.THUMBNAILS)]
+    write_report(render(triage, *nothing, {}, Triage()), tmp_path)
+    page = browser.new_page()
+    page.set_default_timeout(TIMEOUT_MS)
+    page.goto((tmp_path / "index.html").as_uri())
+    page.locator("#rows .name").first.wait_for()
+    page.wait_for_selector("#table[aria-busy=false]")
+    assert page.evaluate("nLoadedPages") == 1
+    assert page.locator("#count").inner_text() == f"1 to 50 of {len(triage)}"
+    page.locator("th[data-sort=n] button").click()
+    page.evaluate(READY)
+    counts = [float(text.replace(",", "")) for text in column(page, "n") if text != "–"]
+    assert counts == sorted(triage["n_detections"].dropna())[: len(counts)]
+    assert (
+        page.evaluate("Array.from(order, rawUri)")
+        == triage.sort_values("n_detections", kind="stable", na_position="last")["uri"].tolist()
+    )
+    page.goto((tmp_path / "index.html").as_uri() + "#page=3")
+    page.reload()
+    page.evaluate(READY)
+    assert page.locator("#count").inner_text() == f"151 to 200 of {len(triage)}"
+    assert page.locator("#rows .text").first.inner_text() == escape_invisible(triage["explanation"].iloc[150])
+    page.close()
 
 
 AXE = Path(os.environ.get("AXE_CORE", Path.home() / "node_modules" / "axe-core" / "axe.min.js"))
