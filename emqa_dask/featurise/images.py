@@ -8,11 +8,13 @@ import numpy as np
 from emqa_dask.backend import use_device
 from emqa_dask.featurise import foreign, overlays
 from emqa_dask.featurise.image_parts import ImageParts, compute_unit, split_image
+from emqa_dask.featurise.landmarks import compute_landmarks
 from emqa_dask.featurise.picture_kinds import draw_thumbnail, estimate_picture_kinds
 from emqa_dask.featurise.region_map import TileStatistics, summarise_tiles
 from emqa_dask.featurise.signature import N_BYTES, encode_signature
 from emqa_dask.featurise.spectrum import summarise_power
 from emqa_dask.featurise.tones import compute_tones, find_bright_end
+from emqa_dask.landmark_codes import LANDMARKS_BYTES
 from emqa_dask.tables import IMAGE_STATISTICS, TILE_COLUMNS
 
 
@@ -51,7 +53,7 @@ def image_statistics(image: np.ndarray, *, colour_fraction: float = 0.0) -> dict
 
 
 def image_features(image: np.ndarray, *, colour_fraction: float = 0.0) -> dict[str, Any]:
-    """A row's part of `tables.FEATURES` in one pass: `image_statistics`, and signature and tiles of the same image."""
+    """A row's part of `tables.FEATURES` in one pass: `image_statistics`, and signature, landmarks and tiles of it."""
     (features,) = compute_features_of_images([image], [colour_fraction])
     return features
 
@@ -87,6 +89,7 @@ class _Summary(NamedTuple):
 
     statistics: dict[str, float]
     signature: bytes
+    landmarks: bytes
     tiles: TileStatistics | None  # None without finite pixels
     thumbnail: np.ndarray | None  # that the network sees
 
@@ -103,13 +106,17 @@ def _complete_features(
         numbers = summary.statistics | kind | {"short_side_px": side, "colour_fraction": fraction}
         row: dict[str, Any] = {name: float(numbers.get(name, np.nan)) for name in IMAGE_STATISTICS}
         tiles = summary.tiles or (None, None)
-        features.append(row | {"signature": summary.signature} | dict(zip(TILE_COLUMNS, tiles, strict=True)))
+        features.append(
+            row
+            | {"signature": summary.signature, "landmarks": summary.landmarks}
+            | dict(zip(TILE_COLUMNS, tiles, strict=True))
+        )
     return features
 
 
 def _summarise_parts(parts: ImageParts | float) -> _Summary:
     if isinstance(parts, float):
-        return _Summary({"nonfinite_fraction": parts}, bytes(N_BYTES), None, None)
+        return _Summary({"nonfinite_fraction": parts}, bytes(N_BYTES), bytes(LANDMARKS_BYTES), None, None)
     unit = float(compute_unit(parts.span))
     view = parts.view
     out = {"nonfinite_fraction": parts.nonfinite_fraction} | parts.hits
@@ -127,5 +134,7 @@ def _summarise_parts(parts: ImageParts | float) -> _Summary:
     out["line_vertical"] = overlays.measure_longest_line(overlays.find_edge_runs(view.T), view.shape[0])
     out |= overlays.count_stripes(view, banner_rows)
     out |= foreign.diffraction_statistics(view) | foreign.scene_statistics(picture)
+    signature = encode_signature(parts.tone_means, parts.grain_tile)
+    landmarks = compute_landmarks(view, len(picture))
     tiles = summarise_tiles(parts.cell_means, parts.shape)
-    return _Summary(out, encode_signature(parts.tone_means, parts.grain_tile), tiles, draw_thumbnail(picture))
+    return _Summary(out, signature, landmarks, tiles, draw_thumbnail(picture))

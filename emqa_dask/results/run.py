@@ -19,7 +19,7 @@ from emqa_dask.store import files, marker, micrographs, parts, stored_settings
 from emqa_dask.store.layout import Workspace
 
 SINGLE_TABLES = (
-    *("triage", "catalog", "micrographs", "flags", "samples", "sessions", "drifts"),
+    *("triage", "catalog", "micrographs", "flags", "duplicate_groups", "samples", "sessions", "drifts"),
     *("detector_choices", "failures", "estimates", "review_plan"),
 )
 # What the settings need for tables that not every run makes.

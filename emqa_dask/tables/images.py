@@ -168,7 +168,7 @@ THON_RINGS: Columns = {
     ),
 }
 
-# A row per micrograph: statistics of the image, and a signature for the search for near-duplicates.
+# A row per micrograph: statistics of the image, a signature and landmarks for the search for near-duplicates.
 FEATURES = define_schema(
     {
         **ID,
@@ -182,6 +182,11 @@ FEATURES = define_schema(
             pa.binary(),
             "Signature that near-duplicates share: 16 x 16 mean grey values (int8) and 64 x 64 signs of the band-pass "
             "filtered centre (bits). Null when it is unknown.",
+        ),
+        "landmarks": (
+            pa.binary(),
+            "Up to 32 landmarks that shifted and rescaled copies share, 12 bytes each: 48 bits that describe the "
+            "surroundings, brightness, scale and position. Null when they are unknown.",
         ),
         **_TILE_LISTS,
     }
@@ -227,8 +232,9 @@ DUPLICATE_GROUPS = define_schema(
         **ID,
         "original_id": (
             pa.string(),
-            "micrograph_id of the micrograph that this one repeats: the first of the group by URI and frame, with "
-            "files whose name says that they are a copy behind all others. Its own id in the row of the original.",
+            "micrograph_id of the micrograph that this one repeats: the first by URI and frame that agrees with it, "
+            "with files whose name says that they are a copy behind all others. Its own id in the row of the group's "
+            "original, which repeats none.",
         ),
         "kind": (
             pa.string(),

@@ -46,7 +46,8 @@ def flag_duplicates(micrographs: pd.DataFrame, features: pd.DataFrame) -> pd.Dat
     """
     rows = micrographs.assign(is_copy=is_copy_name(micrographs["uri"]))
     rows = rows.sort_values(["is_copy", "uri", "frame"], kind="stable", ignore_index=True)
-    signatures = pack_signatures(rows["micrograph_id"].map(features.set_index("micrograph_id")["signature"]))
+    image_signatures = rows["micrograph_id"].map(features.set_index("micrograph_id")["signature"])
+    signatures = pack_bytes(image_signatures, SIGNATURE_BYTES)
     identities = (compute_identities(*(rows[c] for c in columns)) for columns in (PIXELS, CONTENT))
     shapes = encode_shapes(rows["height_px"], rows["width_px"])
     original, agreement = find_duplicates(identities, shapes, has_tones(signatures), signatures.__getitem__)
@@ -89,10 +90,15 @@ def encode_shapes(height_px: pd.Series, width_px: pd.Series) -> NDArray:
     return (height_px.to_numpy("int64") << 16 ^ width_px.to_numpy("int64")).astype(np.uint32)
 
 
-def pack_signatures(signatures: Iterable[bytes | None]) -> NDArray:
-    """(n, SIGNATURE_BYTES) uint8; zeros where there is none."""
-    packed = b"".join(s if isinstance(s, bytes) else bytes(SIGNATURE_BYTES) for s in signatures)
-    return np.frombuffer(packed, np.uint8).reshape(-1, SIGNATURE_BYTES)
+def decode_shapes(shapes: NDArray) -> tuple[NDArray, NDArray]:
+    """Heights and widths (n,) in px of encode_shapes(), of sides below 65536 px."""
+    return shapes >> np.uint32(16), shapes & np.uint32(0xFFFF)
+
+
+def pack_bytes(values: Iterable[bytes | None], n_bytes: int) -> NDArray:
+    """(n, n_bytes) uint8 of signatures or landmarks; zeros where there are none."""
+    packed = b"".join(value if isinstance(value, bytes) else bytes(n_bytes) for value in values)
+    return np.frombuffer(packed, np.uint8).reshape(-1, n_bytes)
 
 
 def has_tones(signatures: NDArray) -> NDArray:

@@ -14,6 +14,7 @@ from emqa_dask.featurise.images import image_features, image_statistics
 from emqa_dask.featurise.periodogram import compute_mean_periodogram, cut_tiles
 from emqa_dask.featurise.signature import N_BYTES, compute_signature
 from emqa_dask.featurise.spectrum import compute_spectrum_statistics
+from emqa_dask.landmark_codes import LANDMARKS_BYTES
 from emqa_dask.synthetic.faults import apply_fault
 from emqa_dask.synthetic.profiles import make_sample
 
@@ -63,10 +64,11 @@ def good():
 )
 def test_any_image_has_every_statistic(image):
     features = image_features(image)
-    assert set(features) == {*tables.IMAGE_STATISTICS, "signature", *tables.TILE_COLUMNS}
+    assert set(features) == {*tables.IMAGE_STATISTICS, "signature", "landmarks", *tables.TILE_COLUMNS}
     for name in tables.TILE_COLUMNS:
         features.pop(name)
     assert len(features.pop("signature")) == N_BYTES
+    assert len(features.pop("landmarks")) == LANDMARKS_BYTES
     assert all(isinstance(v, float) and not np.isinf(v) for v in features.values())
     assert not any(np.isnan(features[name]) for name in ALWAYS)
     if min(image.shape) >= 32 and np.isfinite(image).any():

@@ -8,6 +8,7 @@ import pytest
 
 from emqa_dask import tables
 from emqa_dask.archive.metadata.pixel_size_outliers import find_pixel_size_outliers
+from emqa_dask.landmark_codes import LANDMARKS_BYTES
 from emqa_dask.pipeline.commands import report_key, report_verdicts
 from emqa_dask.pipeline.commands.report import RunFacts, report
 from emqa_dask.pipeline.tasks import report_rows
@@ -90,6 +91,9 @@ def make_workspace(root: str, n_files: int = 90, seed: int = 0) -> pd.DataFrame:
     grain[1::4] = grain[0 : n - 1 : 4]
     tones = np.clip(tones, -127, 127).astype(np.int8)
     features["signature"] = [None if k % 11 == 0 else tones[k].tobytes() + grain[k].tobytes() for k in range(n)]
+    landmarks = rng.integers(0, 256, (n, LANDMARKS_BYTES), dtype=np.uint8)
+    landmarks[3::16] = landmarks[2 : n - 1 : 16]
+    features["landmarks"] = [None if k % 13 == 0 else landmarks[k].tobytes() for k in range(n)]
     features["micrograph_id"] = ledger["micrograph_id"]
     evidence = pd.DataFrame({"micrograph_id": ledger["micrograph_id"], "detector": "log"})
     evidence["n_detections"] = rng.integers(0, 4, n).astype(float)
@@ -199,7 +203,14 @@ def test_batches_of_any_size_give_the_rows_of_the_whole(tmp_path, monkeypatch, s
     assert shown["uri"].str.removeprefix("'").tolist() == triage["uri"].tolist()
     np.testing.assert_array_equal(shown["predicted_f1"], triage["predicted_f1"].to_numpy(float))
     added = {path.name for path in set(tmp_path.iterdir()) - before}
-    assert added == {"triage.parquet", "triage.csv", "flags.parquet", "samples.parquet", "report", "provenance.json"}
+    tables_added = {"triage.parquet", "flags.parquet", "samples.parquet", "duplicate_groups.parquet"}
+    assert added == tables_added | {"triage.csv", "report", "provenance.json"}
+    groups = parts.load_table(Workspace(root).duplicate_groups, tables.DUPLICATE_GROUPS)
+    copies = groups[groups["kind"].isin(["identical", "near"])]
+    is_copy = triage["reasons"].map(lambda reasons: bool({"duplicate", "near_duplicate"} & set(reasons)))
+    assert set(copies["micrograph_id"]) == set(triage["micrograph_id"][is_copy])
+    assert (groups["kind"] == "shifted").any()
+    assert groups.groupby("group")["kind"].apply(lambda kinds: kinds.isna().sum()).eq(1).all()
 
 
 def test_workers_make_the_report_that_this_process_makes(tmp_path, monkeypatch):

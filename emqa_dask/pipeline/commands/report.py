@@ -114,5 +114,11 @@ def _write_tables(
 
 def _list_outputs(workspace: Workspace, settings: Settings) -> list[str]:
     """The files of a report."""
-    own_outputs = [workspace.triage, workspace.flags, workspace.samples, workspace.triage_csv]
+    own_outputs = [
+        workspace.triage,
+        workspace.flags,
+        workspace.duplicate_groups,
+        workspace.samples,
+        workspace.triage_csv,
+    ]
     return own_outputs + ([workspace.drifts, workspace.sessions] if settings.classify.model else [])

@@ -10,25 +10,29 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from emqa_dask.archive.metadata.pixel_size_outliers import find_pixel_size_outliers
+from emqa_dask.landmark_codes import LANDMARKS_BYTES
 from emqa_dask.settings import Flags
 from emqa_dask.store.spill import SpillFile
 from emqa_dask.triage import duplicates
+from emqa_dask.triage.landmark_search import FieldCopies, find_field_copies
 from emqa_dask.triage.rows import FILE_FRAME
 from emqa_dask.uris import name_frame
 
 KEY = ("uri", "frame")
-INDEX_NAMES = ("signature", "pixels", "content", "shape", "acquisition_group")  # columns of COLLECTED_ROWS
+ID_BYTES = 32  # of a micrograph_id
+INDEX_NAMES = ("signature", "landmarks", "pixels", "content", "shape", "acquisition_group")  # columns of COLLECTED_ROWS
 
 
 class MicrographIndex:
     """Shapes, pixel sizes and signatures of all current micrographs, in the order in which they are added.
 
-    Files store the signatures and the identities by pixels and by content.
+    Files store the signatures, the landmarks, and the identities by pixels and by content.
     """
 
-    def __init__(self, image_signatures: SpillFile, pixels: SpillFile, contents: SpillFile):
+    def __init__(self, image_signatures: SpillFile, landmarks: SpillFile, pixels: SpillFile, contents: SpillFile):
         self.n_micrographs = 0
         self._signatures = image_signatures
+        self._landmarks = landmarks
         self._identities = {"pixels": pixels, "content": contents}
         self._shapes: list[NDArray] = []
         self._has_tones: list[NDArray] = []
@@ -40,6 +44,7 @@ class MicrographIndex:
         columns = {name: rows[name].combine_chunks() for name in (*INDEX_NAMES, "nm_per_pixel")}
         image_signatures = _get_bytes(columns["signature"])
         self._signatures.append(image_signatures)
+        self._landmarks.append(_get_bytes(columns["landmarks"]))
         for name, spill in self._identities.items():
             spill.append(_get_bytes(columns[name]))
         packed = np.frombuffer(image_signatures, np.uint8).reshape(-1, duplicates.SIGNATURE_BYTES)
@@ -63,15 +68,30 @@ class MicrographIndex:
             identities, shapes, has_tones, lambda rows: self.read_signatures(numbers[rows]), folder
         )
 
+    def find_field_copies(self, numbers: NDArray, original: NDArray) -> FieldCopies:
+        """Shifted and rescaled copies among the micrographs `numbers`, in this order of precedence.
+
+        Micrographs that repeat another one by `original` (n,) are left out.
+        """
+        heights_px, widths_px = duplicates.decode_shapes(_concatenate(self._shapes, np.uint32)[numbers])
+        rows = np.flatnonzero(original == np.arange(len(numbers))).astype(np.int32)
+        sides_px = (heights_px[rows], widths_px[rows])
+        return find_field_copies(
+            rows, *sides_px, lambda rows: self._read_entries(self._landmarks, numbers[rows], LANDMARKS_BYTES)
+        )
+
     def _read_identities(self, spill: SpillFile) -> NDArray:
         return np.frombuffer(spill.get(0, spill.n_bytes), np.uint64).reshape(-1, 2)
 
     def read_signatures(self, numbers: NDArray) -> NDArray:
-        """Signatures (m, bytes) of the micrographs `numbers`; one read gets adjacent ones."""
-        size = duplicates.SIGNATURE_BYTES
+        """Signatures (m, bytes) of the micrographs `numbers`."""
+        return self._read_entries(self._signatures, numbers, duplicates.SIGNATURE_BYTES)
+
+    def _read_entries(self, spill: SpillFile, numbers: NDArray, size: int) -> NDArray:
+        """Entries (m, size) uint8 of the micrographs `numbers`; one read gets adjacent ones."""
         starts = np.flatnonzero(np.diff(numbers, prepend=-9) != 1)
         lengths = np.diff(starts, append=len(numbers))
-        data = self._signatures.get_many((size * numbers[starts].astype(np.int64)).tolist(), (size * lengths).tolist())
+        data = spill.get_many((size * numbers[starts].astype(np.int64)).tolist(), (size * lengths).tolist())
         return np.frombuffer(data, np.uint8).reshape(-1, size)
 
 
@@ -82,6 +102,8 @@ class Copies(NamedTuple):
     agreement: NDArray  # (n,) of duplicates.find_duplicates()
     names: SpillFile  # of all micrographs, one after the other
     name_ends: NDArray  # (n + 1,) offsets in `names`
+    ids: SpillFile  # micrograph_id of all micrographs, ID_BYTES each
+    fields: FieldCopies  # by position: of micrographs that repeat none by `original`
 
     def list_flags(self, first: int, stop: int, settings: Flags) -> pd.DataFrame:
         """Flags of the copies among the micrographs from `first` to `stop`: `row`, counted from `first`, and flag.
@@ -100,10 +122,12 @@ class Copies(NamedTuple):
         return self.names.get(int(start), int(stop - start)).decode()
 
 
-def find_copies(merged: Iterable[pa.Table], index: MicrographIndex, names: SpillFile, folder: str | None) -> Copies:
-    """Copies among the micrographs of `merged` (NUMBERED_ROWS, sorted by uri and frame); `names` gets their names.
+def find_copies(
+    merged: Iterable[pa.Table], index: MicrographIndex, names: SpillFile, ids: SpillFile, folder: str | None
+) -> Copies:
+    """Copies among the micrographs of `merged` (NUMBERED_ROWS, sorted by uri and frame).
 
-    Raises ValueError where a micrograph occurs twice.
+    `names` and `ids` get their names and micrograph_id. Raises ValueError where a micrograph occurs twice.
     """
     numbers = []
     is_copy_name = []
@@ -113,15 +137,19 @@ def find_copies(merged: Iterable[pa.Table], index: MicrographIndex, names: Spill
         _check_unique(rows)
         frame_names = _name_frames(rows)
         names.append(b"".join(frame_names.cast(pa.binary()).to_pylist()))
+        ids.append("".join(rows["micrograph_id"].to_pylist()).encode())
         lengths.append(pc.binary_length(frame_names).to_numpy())
         numbers.append(rows["number"].to_numpy())
         is_copy_name.append(duplicates.is_copy_name(rows["uri"].to_pandas()))
     name_ends = np.cumsum(_concatenate([np.zeros(1, np.int64), *lengths], np.int64))
     precedence = np.argsort(_concatenate(is_copy_name, bool), kind="stable").astype(np.int32)
-    original, agreement = index.find_duplicates(_concatenate(numbers, np.int32)[precedence], folder)
+    numbers_by_precedence = _concatenate(numbers, np.int32)[precedence]
+    original, agreement = index.find_duplicates(numbers_by_precedence, folder)
+    fields = index.find_field_copies(numbers_by_precedence, original)
+    fields = fields._replace(row=precedence[fields.row], original=precedence[fields.original])
     rank = np.empty_like(precedence)
     rank[precedence] = np.arange(len(precedence), dtype=np.int32)
-    return Copies(precedence[original][rank], agreement[rank], names, name_ends)
+    return Copies(precedence[original][rank], agreement[rank], names, name_ends, ids, fields)
 
 
 def _check_unique(rows: pa.Table) -> None:

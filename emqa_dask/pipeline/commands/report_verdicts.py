@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from emqa_dask import models
 from emqa_dask.pipeline.commands.report_copies import KEY, Copies, MicrographIndex, find_copies
+from emqa_dask.pipeline.commands.report_groups import write_duplicate_groups
 from emqa_dask.pipeline.commands.report_rows import NUMBERED_ROWS, choose_limits, gather_rows
 from emqa_dask.pipeline.tasks.report_decisions import Decisions, decide_rows, write_decisions
 from emqa_dask.run.executor import Executor
@@ -31,7 +32,7 @@ def decide_batches(
     """Decisions on all files and micrographs, in batches; triage is sorted by (uri, frame).
 
     Micrographs without a part of a table count as unfinished. Memory holds some 10 MB of rows and about 50 bytes per
-    micrograph. Temporary files take about 2.5 kB per micrograph on the workspace's disk, or on that of the temporary
+    micrograph. Temporary files take about 3 kB per micrograph on the workspace's disk, or on that of the temporary
     folder if the workspace is a bucket. Raises ValueError where a micrograph or a file occurs twice.
 
     `execute` collects rows and decides on workers, which exchange files with this process in the workspace's folder
@@ -44,11 +45,14 @@ def decide_batches(
             stack.callback(files.remove_folder, workspace.report_rows)
         limits = choose_limits(workspace, BATCH_ROWS)
         ranges = stack.enter_context(RangeSort(NUMBERED_ROWS, KEY, limits, folder))
-        spills = [stack.enter_context(SpillFile(folder)) for _ in range(4)]
-        index = MicrographIndex(*spills[:3])
+        spills = [stack.enter_context(SpillFile(folder)) for _ in range(6)]
+        index = MicrographIndex(*spills[:4])
         gather_rows(workspace, settings, failures, ranges, index, execute)
         is_suspect = index.find_suspect_sizes()
-        copies = find_copies(ranges.iterate_sorted([*KEY, "number"]), index, spills[3], folder)
+        copies = find_copies(
+            ranges.iterate_sorted([*KEY, "number", "micrograph_id"]), index, spills[4], spills[5], folder
+        )
+        write_duplicate_groups(workspace, copies)
         tasks = _make_tasks(ranges, is_suspect, copies, settings)
         if execute is None:
             yield from itertools.starmap(decide_rows, tasks)
@@ -61,7 +65,7 @@ def _make_tasks(ranges: RangeSort, is_suspect: NDArray, copies: Copies, settings
     entropy_limit_nats = find_entropy_limit(settings)
     column = NUMBERED_ROWS.get_field_index("is_nm_per_pixel_suspect")
     first = 0
-    for rows in _complete_files(ranges.iterate_sorted()):
+    for rows in complete_files(ranges.iterate_sorted()):
         is_listed_suspect = pa.array(is_suspect).take(rows["number"].combine_chunks())  # null for files
         rows = rows.set_column(column, NUMBERED_ROWS.field(column), is_listed_suspect).drop_columns("number")
         stop = first + len(rows) - rows["frame"].to_numpy().tolist().count(FILE_FRAME)
@@ -109,7 +113,7 @@ def find_entropy_limit(settings: Settings) -> float:
     return compute_entropy_limit(directory, review_share=limits.review_share, target_risk=limits.target_risk)
 
 
-def _complete_files(merged: Iterable[pa.Table]) -> Iterator[pa.Table]:
+def complete_files(merged: Iterable[pa.Table]) -> Iterator[pa.Table]:
     """`merged` with the row of each file before its micrographs, also where the batches divide a file."""
     last_file = None
     has_micrographs = False

@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from emqa_dask import tables
+from emqa_dask.landmark_codes import LANDMARKS_BYTES
 from emqa_dask.pipeline.workspace.acquisition_groups import name_groups
 from emqa_dask.pipeline.workspace.detectors import name_detectors
 from emqa_dask.pipeline.workspace.micrograph_ledger import unpack_rows
@@ -36,7 +37,7 @@ from emqa_dask.triage.rows import (
 LEDGER_COLUMNS = ["micrograph_id", *MICROGRAPH_COLUMNS, *ACQUISITION_COLUMNS, "pixel_sha256", "dtype"]
 LEDGER_COLUMNS += ["pixel_size_problem", "partition"]
 COLUMNS = {  # of each table that are read
-    "features": ["micrograph_id", *FEATURE_COLUMNS, *tables.IMAGE_STATISTICS, "signature"],
+    "features": ["micrograph_id", *FEATURE_COLUMNS, *tables.IMAGE_STATISTICS, "signature", "landmarks"],
     "evidence": ["micrograph_id", "detector", *EVIDENCE_COLUMNS],
     "predictions": tables.PREDICTIONS.names,
     "measurements": ["micrograph_id", "detector", "label", *MEASUREMENT_COLUMNS],
@@ -47,6 +48,7 @@ FLAG_TYPE = pa.struct([field for field in tables.FLAGS if field.name != "microgr
 FLAGGED_ROWS = ROWS.append(pa.field("flags", pa.list_(FLAG_TYPE)))
 INDEX_FIELDS = (  # what is compared among all micrographs: see triage.duplicates
     pa.field("signature", pa.binary(duplicates.SIGNATURE_BYTES)),  # zeros where there is none
+    pa.field("landmarks", pa.binary(LANDMARKS_BYTES)),  # zeros where there are none
     pa.field("pixels", pa.binary(duplicates.IDENTITY_BYTES)),
     pa.field("content", pa.binary(duplicates.IDENTITY_BYTES)),
     pa.field("shape", pa.uint32()),
@@ -80,7 +82,8 @@ def collect_rows(
     rows = ledger[is_current].reset_index(drop=True)
     _check_unique(rows[["micrograph_id"]], "the ledger")
     own_tables = _read_tables(workspace, ledger["micrograph_id"], part_names, settings)
-    image_signatures = own_tables["features"].set_index("micrograph_id")["signature"].reindex(rows["micrograph_id"])
+    contents = own_tables["features"].set_index("micrograph_id")[["signature", "landmarks"]]
+    contents = contents.reindex(rows["micrograph_id"])
     rows = rows.assign(**describe_all_failures(rows["micrograph_id"], failures))
     rows["session"] = name_groups(rows)
     joined_rows = join_tables(
@@ -89,7 +92,7 @@ def collect_rows(
     flagged_rows = tables.conform(joined_rows, ROWS).append_column(
         "flags", _list_flags(rows, own_tables, settings.flags)
     )
-    arrays = [*flagged_rows.columns, *_make_index_columns(rows, image_signatures)]
+    arrays = [*flagged_rows.columns, *_make_index_columns(rows, contents)]
     return pa.Table.from_arrays(arrays, schema=COLLECTED_ROWS)
 
 
@@ -122,9 +125,10 @@ def _read_tables(
     return own_tables
 
 
-def _make_index_columns(rows: pd.DataFrame, image_signatures: pd.Series) -> list[pa.Array]:
-    """Arrays of INDEX_FIELDS for `rows` of the ledger and their signatures (bytes, or null)."""
-    byte_arrays = [duplicates.pack_signatures(image_signatures)]
+def _make_index_columns(rows: pd.DataFrame, contents: pd.DataFrame) -> list[pa.Array]:
+    """Arrays of INDEX_FIELDS for `rows` of the ledger and their signatures and landmarks (bytes, or null)."""
+    byte_arrays = [duplicates.pack_bytes(contents["signature"], duplicates.SIGNATURE_BYTES)]
+    byte_arrays.append(duplicates.pack_bytes(contents["landmarks"], LANDMARKS_BYTES))
     for columns in (duplicates.PIXELS, duplicates.CONTENT):
         byte_arrays.append(duplicates.compute_identities(*(rows[column] for column in columns)))
     group = duplicates.compute_identities(label_acquisition_groups(rows))[:, 0]

@@ -26,7 +26,7 @@ STAGES = (
     Stage("detect", "detect", ("detections", "embeddings"), ("thumbnails",), 6, True),
     Stage("classify", "classify", ("probabilities", "regions"), ("thumbnails",), 2, True),
     Stage("evidence", "featurise", ("evidence",), ("detections",), 2, False),
-    Stage("featurise", "featurise", ("features",), ("detections",), 7, True),
+    Stage("featurise", "featurise", ("features",), ("detections",), 8, True),
     Stage("tiles", "featurise", ("tiles",), ("detections", "evidence", "features"), 1, False),
     Stage("check", "featurise", ("custom_checks",), ("thumbnails",), 1, True),
     Stage("predict", "predict", ("predictions",), ("evidence", "features", "embeddings"), 4, False),
