@@ -49,6 +49,7 @@ _HOMES = {
     "open_run": "emqa_dask.results.run",
     "Run": "emqa_dask.results.run",
     "estimate_run": "emqa_dask.verbs.steps",
+    "watch_archive": "emqa_dask.verbs.steps",
     "ingest_archive": "emqa_dask.verbs.steps",
     "detect_objects": "emqa_dask.verbs.steps",
     "classify_micrographs": "emqa_dask.verbs.steps",

@@ -52,6 +52,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"emqa_dask {__version__}")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
     run_verbs.add_triage(verbs)
+    run_verbs.add_watch(verbs)
     run_verbs.add_steps(verbs)
     run_verbs.add_status(verbs)
     run_verbs.add_verify(verbs)

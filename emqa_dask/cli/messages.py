@@ -32,6 +32,13 @@ def say(text: str) -> None:
     print(escape_controls(text), flush=True)
 
 
+def say_error(text: str) -> None:
+    """Print `text` as one line on stderr."""
+    from emqa_dask.uris import escape_controls
+
+    print(escape_controls(text), file=sys.stderr, flush=True)
+
+
 def tell_error(error: BaseException, task_description: str) -> None:
     """Print `error` as one line on stderr; `task_description` is what was being done, to what."""
     from emqa_dask.uris import escape_controls, redact

@@ -2,7 +2,7 @@
 
 import argparse
 
-from emqa_dask.cli.messages import say
+from emqa_dask.cli.messages import say, say_error
 from emqa_dask.cli.options import add_settings, name_default_workspace, read_settings, warm_up_workers
 from emqa_dask.settings import Settings
 
@@ -78,6 +78,66 @@ def run_triage(options: argparse.Namespace) -> int:
         return estimate_run(options.sources, settings, say, workspace=options.workspace)
     _take_over_workspace(options)
     return _run_steps(options, tuple(STEP_HELP))
+
+
+def add_watch(verbs) -> None:
+    """`emqa watch`."""
+    watch = verbs.add_parser(
+        "watch",
+        help="triage new files as they come, and raise an alarm when a session's images change",
+        description=(
+            "Watch SRC and triage each file seconds after it is complete, until Ctrl-C. The tables are those of "
+            "`emqa triage`, and a later watch or triage goes on with the workspace. Files that are written again are "
+            "judged again."
+        ),
+    )
+    _add_sources(watch)
+    _add_selection(watch)
+    watch.add_argument("--every", metavar="S", type=float, default=0.5, help="seconds between looks; default 0.5")
+    watch.add_argument(
+        "--settle",
+        metavar="S",
+        type=float,
+        default=1.0,
+        help="a file is complete when its size and date are the same for so many seconds; default 1, more where files "
+        "arrive over a slow network",
+    )
+    watch.add_argument("--report-every", metavar="S", type=float, default=60.0, help="between reports; default 60")
+    watch.add_argument(
+        "--gap", metavar="S", type=float, default=1800.0, help="seconds without images that end a session; default 1800"
+    )
+    watch.add_argument(
+        "--false-alarms",
+        metavar="P",
+        type=float,
+        default=0.01,
+        help="probability of an alarm in a session whose images do not change; default 0.01",
+    )
+    watch.add_argument("--webhook", metavar="URL", default="", help="address that gets each alarm as a POST of JSON")
+    watch.add_argument("--json", action="store_true", help="a line of JSON for each verdict and alarm on stdout")
+    add_settings(watch)
+    watch.set_defaults(run=run_watch)
+
+
+def run_watch(options: argparse.Namespace) -> int:
+    """Watch an archive until Ctrl-C."""
+    say_here = say_error if options.json else say
+    if options.workspace is None:
+        options.workspace = name_default_workspace(options.sources)
+        say_here(f"workspace: {options.workspace}")
+    settings = read_settings(options, options.workspace)
+    _warm_up(settings)
+    from emqa_dask.pipeline.commands.watch import WatchOptions, watch
+
+    times_s = {"every_s": options.every, "settle_s": options.settle, "report_every_s": options.report_every}
+    watch_options = WatchOptions(
+        **times_s,
+        gap_s=options.gap,
+        false_alarms=options.false_alarms,
+        webhook=options.webhook,
+        is_json=options.json,
+    )
+    return watch(options.sources, options.workspace, settings, watch_options, say=say_here, show=say)
 
 
 def add_steps(verbs) -> None:

@@ -52,6 +52,62 @@ def estimate_run(
     )
 
 
+def watch_archive(
+    sources: str | Sequence[str],
+    workspace: str | None = None,
+    settings: Settings | None = None,
+    *,
+    exclude: Sequence[str] | None = None,
+    include: Sequence[str] | None = None,
+    every: float = 0.5,
+    settle: float = 1.0,
+    report_every: float = 60.0,
+    gap: float = 1800.0,
+    false_alarms: float = 0.01,
+    webhook: str = "",
+    json: bool = False,
+) -> int:
+    """Number 0 after Ctrl-C: triages the files of an archive as they come. The verb `watch`.
+
+    Parameters
+    ----------
+    sources : str or sequence of str
+        Folders, lists of files, or URIs. A local folder has to exist, but may be empty.
+    workspace : str, optional
+        Where results go. Default: ``./<name of the archive>.emqa``.
+    settings : Settings, optional
+        Default: those of the workspace.
+    exclude, include : sequence of str, optional
+        Patterns of files, instead of ``archive.exclude`` and ``archive.include``.
+    every, settle, report_every, gap : float
+        Seconds between looks at the archive, for which a complete file stays the same, between reports, and without
+        images, which end a session.
+    false_alarms : float, default 0.01
+        Probability of an alarm in a session whose images do not change.
+    webhook : str, optional
+        Address that gets each alarm as a POST of JSON.
+    json : bool, default False
+        Print verdicts and alarms as lines of JSON.
+
+    Returns
+    -------
+    int
+        0.
+
+    Raises
+    ------
+    ValueError
+        If an option is out of range, or the workspace belongs to another archive.
+    OSError
+        If a local source does not exist at the start, or the disk is full.
+    RuntimeError
+        If another run uses the workspace.
+    """
+    options = {"sources": list_texts(sources), "workspace": _to_text(workspace), "exclude": exclude, "include": include}
+    options |= {"every": every, "settle": settle, "report_every": report_every, "gap": gap, "webhook": webhook}
+    return call_verb(run_verbs.run_watch, "watch", settings=settings, false_alarms=false_alarms, json=json, **options)
+
+
 def ingest_archive(
     sources: str | Sequence[str],
     workspace: str,

@@ -17,6 +17,7 @@ from emqa_dask.verbs import models
 
 FUNCTIONS = {
     "triage": "triage_archive",
+    "watch": "watch_archive",
     "ingest": "ingest_archive",
     "detect": "detect_objects",
     "classify": "classify_micrographs",

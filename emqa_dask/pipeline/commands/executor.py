@@ -33,14 +33,20 @@ class RunExecutor:
         stack: ExitStack,
         *,
         has_workers: bool,
+        is_watching: bool = False,
     ):
-        """`stack` closes the workers; `record` gets every result. Without workers, tasks run in this process."""
+        """`stack` closes the workers; `record` gets every result. Without workers, tasks run in this process.
+
+        `is_watching`: many small batches follow one another; workers are verified once, and no progress is shown.
+        """
         self._root = root
         self._settings = settings
         self.record = record
         self._say = say
         self._stack = stack
         self._has_workers = has_workers
+        self._is_watching = is_watching
+        self._is_verified = False
         self._client: Any = None  # Dask client, after workers were started
 
     def __call__(
@@ -57,7 +63,9 @@ class RunExecutor:
         if first is None:
             return
         client = self._open_client()
-        preflight.check_workers(client, self._settings, workload, root=self._root, say=self._say)
+        if not (self._is_watching and self._is_verified):
+            preflight.check_workers(client, self._settings, workload, root=self._root, say=self._say)
+            self._is_verified = True
         results = execute(
             function,
             itertools.chain([first], tasks),
@@ -68,7 +76,9 @@ class RunExecutor:
             resources=share_gpu(self._settings.run) if stage not in CPU_STAGES else None,
         )
         unit = "files" if stage == "survey" else "images"
-        for result in show_progress(results, stage, total, unit=unit, waits_for=make_wait_message(client)):
+        if not self._is_watching:
+            results = show_progress(results, stage, total, unit=unit, waits_for=make_wait_message(client))
+        for result in results:
             self.record(result)
             _check_disk(result)
             if result.outcome != "lost":

@@ -34,19 +34,26 @@ READERS = 4
 PARTS = 8
 
 
-def ingest(workspace: Workspace, archive: str | Sources, settings: Settings, execute: Executor) -> str:
+def ingest(
+    workspace: Workspace,
+    archive: str | Sources,
+    settings: Settings,
+    execute: Executor,
+    watched_files: ArchiveFiles | None = None,
+) -> str:
     """A line on files that the settings leave out; "" for none. Surveys new files and writes catalog and ledger.
 
     micrographs.parquet is a ledger: rows are added and never changed, because a slot is never assigned again.
     `iter_current` lists the micrographs that the archive still contains. Raises ValueError when the archive contains no
-    file outside the workspace, or none of the files whose images are stored.
+    file outside the workspace, or none of the files whose images are stored. `watched_files` are the files to look at,
+    by default all of the archive; a folder that is watched may be emptied.
     """
     names = []
     uris = DigestSet()
     present = DigestSet()
     counts = Counter()
     sources = {archive: ""} if isinstance(archive, str) else archive
-    archive_files = ArchiveFiles(sources, settings.archive)
+    archive_files = ArchiveFiles(sources, settings.archive) if watched_files is None else watched_files
     entries = iter_new_files(workspace, archive_files, settings.archive, uris, present)
     for result in execute(survey_files, _make_survey_tasks(workspace, entries, settings, names), "survey"):
         if result.outcome == "failed":  # the whole task failed, not a single file
@@ -55,7 +62,7 @@ def ingest(workspace: Workspace, archive: str | Sources, settings: Settings, exe
             survey.survey_lost(task_root, name, entries, died, result.event["worker"])
         else:
             counts.update(result.value["stacks"])
-    if not counts or len(sources) > 1:
+    if watched_files is None and (not counts or len(sources) > 1):
         _check_not_all_gone(workspace, archive_files, names, present)
     if names:
         _enter_micrographs(workspace, names, counts, settings)

@@ -34,11 +34,7 @@ def iter_new_files(
         archive_entries = [entry for entry in listed if not f"{entry.path}/".startswith(workspace_folders)]
         of_uris = digests.digest_texts(entry.uri for entry in archive_entries)
         present.add(of_uris)
-        keys = _make_batch_keys(
-            [e.uri for e in archive_entries],
-            [e.size_bytes for e in archive_entries],
-            [e.modified_ns for e in archive_entries],
-        )
+        keys = make_version_keys(archive_entries)
         unknown = np.flatnonzero(~surveyed.has(keys))
         is_first = uris.add(of_uris[unknown])  # a list may name a file twice
         for i in unknown[is_first]:
@@ -76,6 +72,15 @@ def find_surveyed_files(workspace: Workspace, settings: Archive) -> DigestSet:
         sizes = rows["size_bytes"].where(~is_zarr.fillna(False).astype(bool), 0)
         surveyed.add(_make_batch_keys(rows["uri"], sizes, rows["modified_ns"]))
     return surveyed
+
+
+def make_version_keys(archive_entries: list[entries.Entry]) -> np.ndarray:
+    """Digest of the URI, size and date of each entry: (n, 2) uint64."""
+    return _make_batch_keys(
+        [entry.uri for entry in archive_entries],
+        [entry.size_bytes for entry in archive_entries],
+        [entry.modified_ns for entry in archive_entries],
+    )
 
 
 def _make_batch_keys(uris: Iterable[str], sizes: Iterable[int], dates: Iterable[int]) -> np.ndarray:
