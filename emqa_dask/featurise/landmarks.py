@@ -18,6 +18,8 @@ VIEW_PX = 192  # side of the square of the same area as the view that landmarks 
 SIGMAS_PX = 1.6 * 2 ** (np.arange(7) / 3)  # of the Gaussians in the view: three for each octave
 GRID = 8  # points a side of the surroundings
 SPACING = 1.6  # of the grid's points, in sigmas of the landmark
+MAX_CURVATURE_RATIO = 10.0  # of the two principal curvatures of a blob, as Lowe has it
+AXES = ((1, 0), (0, 1))
 MIN_SPREAD = 1e-6  # standard deviation, in grey ranges, below which a view is constant
 
 
@@ -88,6 +90,8 @@ def _find_extrema(levels: NDArray) -> _Extrema:
     h, w = levels.shape[1:]
     is_inside = (y >= margin) & (x >= margin) & (y < h - margin) & (x < w - margin)
     level, y, x = level[is_inside], y[is_inside], x[is_inside]
+    is_blob = _is_blob(differences, level, y, x)
+    level, y, x = level[is_blob], y[is_blob], x[is_blob]
     order = np.argsort(-np.abs(differences[level, y, x]), kind="stable")[:N_LANDMARKS]
     level, y, x = level[order], y[order], x[order]
     offset = _find_vertex(*(differences[level + k, y, x] for k in (-1, 0, 1)))
@@ -95,6 +99,15 @@ def _find_extrema(levels: NDArray) -> _Extrema:
     shift_x = _find_vertex(*(differences[level, y, x + k] for k in (-1, 0, 1)))
     scale = SIGMAS_PX[0] * 2 ** ((level + offset) / 3)
     return _Extrema(level, y + shift_y, x + shift_x, scale, differences[level, y, x] < 0)
+
+
+def _is_blob(differences: NDArray, level: NDArray, y: NDArray, x: NDArray) -> NDArray[np.bool_]:
+    """(n,) whether extrema are curved along all directions: on an edge the place along it says nothing (Lowe 2004)."""
+    centre = differences[level, y, x]
+    yy, xx = (differences[level, y + dy, x + dx] + differences[level, y - dy, x - dx] - 2 * centre for dy, dx in AXES)
+    xy = differences[level, y + 1, x + 1] + differences[level, y - 1, x - 1]
+    xy = (xy - differences[level, y + 1, x - 1] - differences[level, y - 1, x + 1]) / 4
+    return (yy + xx) ** 2 * MAX_CURVATURE_RATIO < (MAX_CURVATURE_RATIO + 1) ** 2 * (yy * xx - xy**2)
 
 
 def _find_vertex(first: NDArray, centre: NDArray, last: NDArray) -> NDArray:
