@@ -133,12 +133,18 @@ class _Watcher:
     def open(self, stack: ExitStack, record: Callable[[Result], None]) -> None:
         """Start workers at the first file, and read what earlier runs have done."""
         judged = find_surveyed_files(self.workspace, self.settings.archive)
-        self.seconds = journal.sum_stage_seconds(self.workspace)
+        times = journal.summarise_times(self.workspace)  # once: the events of weeks are many files
+        self.seconds = times.stage_seconds
+        self.wall_s = times.wall_s
+        self.n_workers = times.n_workers
+        worker_addresses: set[str] = set()
         options = self.options
         self.files = SettledFiles(self.sources, self.settings.archive, self.workspace.uri, judged, options.settle_s)
 
         def note(result: Result) -> None:
             record(result)
+            worker_addresses.add(result.event["worker"])
+            self.n_workers = max(self.n_workers, len(worker_addresses))
             stages = result.value.get("stages") or {result.event["stage"]: result.event["seconds"]}
             for stage, seconds in stages.items():
                 self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
@@ -184,6 +190,7 @@ class _Watcher:
 
     def _judge(self, entries: list[Entry]) -> None:
         """Run all steps on the files of `entries`, and show their verdicts and the alarms that they raise."""
+        start_s = time.monotonic()
         ingest(self.workspace, self.sources, self.settings, self.execute, self.files.select(entries))
         self._make_tables()
         uris = [entry.uri for entry in entries]
@@ -193,6 +200,7 @@ class _Watcher:
         for alarm in self.alarms.add_files(uris):
             self._show_alarm(alarm)
         self.n_judged += len(entries)
+        self.wall_s += time.monotonic() - start_s
         self._has_news = True
 
     def _make_tables(self) -> None:
@@ -227,7 +235,8 @@ class _Watcher:
     def _write_report(self) -> None:
         start_s = time.monotonic()
         failures = parts.load_table(self.workspace.failures, tables.FAILURES)
-        facts = RunFacts(self.started, {stage: round(s, 3) for stage, s in self.seconds.items()}, failures)
+        seconds = {stage: round(s, 3) for stage, s in self.seconds.items()}
+        facts = RunFacts(self.started, seconds, failures, self.wall_s, self.n_workers)
         report(self.workspace, marker.describe_sources(self.sources), self.settings, facts)
         self._last_report_s = time.monotonic()
         self._report_took_s = self._last_report_s - start_s
