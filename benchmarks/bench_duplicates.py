@@ -23,9 +23,8 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from emqa_dask.featurise.image_parts import split_image
 from emqa_dask.featurise.landmarks import compute_landmarks
-from emqa_dask.featurise.signature import encode_signature
+from emqa_dask.featurise.signature import compute_signature
 from emqa_dask.landmark_codes import LANDMARKS_BYTES
 from emqa_dask.synthetic.profiles import FAMILIES, make_sample
 from emqa_dask.triage import duplicates
@@ -118,12 +117,8 @@ def read_features(folder: Path) -> pd.DataFrame:
     """A row per file of `folder`: its name, size, identity, signature and landmarks."""
     rows = []
     for path in sorted(folder.iterdir()):
-        image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-        own = split_image(image)
-        codes = {
-            "signature": encode_signature(own.tone_means, own.grain_tile),
-            "landmarks": compute_landmarks(own.view),
-        }
+        image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED).astype(np.float32)
+        codes = {"signature": compute_signature(image), "landmarks": compute_landmarks(image)}
         rows.append({"name": path.name, "height_px": image.shape[0], "width_px": image.shape[1], **codes})
     return pd.DataFrame(rows)
 
