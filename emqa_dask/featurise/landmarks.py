@@ -75,16 +75,22 @@ class _Extrema(NamedTuple):
 def _find_extrema(levels: NDArray) -> _Extrema:
     """The N_LANDMARKS strongest extrema of `levels` (n, h, w).
 
-    Those whose surroundings lie outside the image by more than a fifth are left out.
+    Extrema over position and scale come first. Behind them are extrema over position alone at the coarsest scale: of a
+    fine lattice there are hardly any others. Those whose surroundings lie outside the image by more than a fifth are
+    left out.
     """
     differences = np.diff(levels, axis=0)
     kernel = np.ones((3, 3), np.uint8)
     largest = np.stack([cv2.dilate(d, kernel) for d in differences])
     smallest = np.stack([cv2.erode(d, kernel) for d in differences])
     middle = differences[1:-1]
-    is_bright = (middle == smallest[1:-1]) & (middle <= smallest[:-2]) & (middle <= smallest[2:])
-    is_dark = (middle == largest[1:-1]) & (middle >= largest[:-2]) & (middle >= largest[2:])
-    level, y, x = np.nonzero(is_bright ^ is_dark)
+    is_bright = middle == smallest[1:-1]
+    is_dark = middle == largest[1:-1]
+    is_scale_extremum = is_bright & (middle <= smallest[:-2]) & (middle <= smallest[2:])
+    is_scale_extremum ^= is_dark & (middle >= largest[:-2]) & (middle >= largest[2:])
+    is_listed = is_scale_extremum.copy()
+    is_listed[-1] |= is_bright[-1] ^ is_dark[-1]
+    level, y, x = np.nonzero(is_listed)
     level = level + 1
     margin = np.maximum(0.8 * SPACING * (GRID - 1) / 2 * SIGMAS_PX[level], 1)
     h, w = levels.shape[1:]
@@ -92,7 +98,8 @@ def _find_extrema(levels: NDArray) -> _Extrema:
     level, y, x = level[is_inside], y[is_inside], x[is_inside]
     is_blob = _is_blob(differences, level, y, x)
     level, y, x = level[is_blob], y[is_blob], x[is_blob]
-    order = np.argsort(-np.abs(differences[level, y, x]), kind="stable")[:N_LANDMARKS]
+    is_coarse = ~is_scale_extremum[level - 1, y, x]
+    order = np.lexsort((-np.abs(differences[level, y, x]), is_coarse))[:N_LANDMARKS]
     level, y, x = level[order], y[order], x[order]
     offset = _find_vertex(*(differences[level + k, y, x] for k in (-1, 0, 1)))
     shift_y = _find_vertex(*(differences[level, y + k, x] for k in (-1, 0, 1)))
