@@ -24,8 +24,8 @@ def field():
 def search(images):
     """Copies among `images`, in their order."""
     packed = np.frombuffer(b"".join(map(compute_landmarks, images)), np.uint8).reshape(-1, LANDMARKS_BYTES)
-    sides_px = np.array([image.shape for image in images]).T
-    return find_field_copies(np.arange(len(images), dtype=np.int32), *sides_px, packed.__getitem__)
+    heights_px, widths_px = np.array([image.shape for image in images]).T
+    return find_field_copies(np.arange(len(images), dtype=np.int32), heights_px, widths_px, packed.__getitem__)
 
 
 def resize(image, shape):
