@@ -46,9 +46,9 @@ def test_flagged_copies_are_listed_with_their_original(workspace):
     originals = re.findall(r"<tr><td><bdi>(.*?)</bdi></td>", page)
     assert len(flags) > 10
     for row in flags.itertuples():
-        assert (
-            f'<bdi>{uris[row.micrograph_id]}</bdi> <span class="muted">{row.text}</span>'.replace("\n", "\\n") in page
-        )
+        kind = "identical" if row.flag == "duplicate" else "near"
+        text = f"{kind}, agreement {100 * row.value:.0f} %"
+        assert f'<bdi>{uris[row.micrograph_id]}</bdi> <span class="muted">{text}</span>'.replace("\n", "\\n") in page
     assert len(originals) == len(set(originals)) > 3
     assert all(not name.endswith(" %)") for name in originals)
 
