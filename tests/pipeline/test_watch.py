@@ -1,5 +1,6 @@
 """A watched folder: complete versions of files are judged once, whatever happens to the folder; sessions and alarms."""
 
+import hashlib
 import http.server
 import itertools
 import json
@@ -122,6 +123,19 @@ def test_each_complete_version_is_judged_once(tmp_path):
     stored = parts.load_table(Workspace(str(root)).triage, tables.TRIAGE)
     columns = [name for name in tables.TRIAGE.names if name != "partition"]  # these depend on the order of the files
     pd.testing.assert_frame_equal(stored[columns], expected[columns])
+
+
+def test_a_half_written_file_gives_one_verdict(tmp_path):
+    folder, root = tmp_path / "scans", tmp_path / "ws"
+    write_image(tmp_path / "whole.tif", 3)
+    content = (tmp_path / "whole.tif").read_bytes()
+    folder.mkdir()
+    (folder / "a.tif").write_bytes(content[: len(content) // 2])
+    threading.Timer(1.5, (folder / "a.tif").write_bytes, (content,)).start()
+    records, _ = watch_until(folder, root, 1)
+    assert [record["uri"] for record in records] == ["a.tif"]
+    row = parts.load_table(Workspace(str(root)).triage, tables.TRIAGE).iloc[0]
+    assert (row["status"], row["content_sha256"]) == ("ok", hashlib.sha256(content).hexdigest())
 
 
 def test_a_folder_that_disappears_is_waited_for(tmp_path, monkeypatch):

@@ -39,6 +39,7 @@ SCAN_SHARE = 3  # a look at the archive takes at most a third of the time, howev
 REPORT_SHARE = 10  # and a report at most a tenth
 RETRY_S = 5.0  # between looks at an archive that cannot be listed
 MAX_LAST_REPORT_S = 4.0  # that the last report took: Ctrl-C ends within 8 s
+HOLD_SETTLES = 10  # times the settling time that a file which cannot be read may still grow before its verdict is shown
 STEPS_OF_BATCH = tuple(step for step in STEPS if step != "report")
 
 
@@ -159,6 +160,7 @@ class _Watcher:
         self._report_took_s = 0.0
         self._has_news = False
         self._is_absent = False
+        self._unreadable: dict[str, tuple[float, dict, dict[str, float]]] = {}  # verdicts that wait, by URI
         if parts.count_rows(self.workspace.micrographs):  # of a run that was interrupted
             self._make_tables()
             self.alarms.replay()
@@ -182,6 +184,9 @@ class _Watcher:
         scan_s = time.monotonic() - start_s
         for start in range(0, len(entries), MAX_BATCH):
             self._judge(entries[start : start + MAX_BATCH])
+        for uri in [uri for uri, (due_s, *_) in self._unreadable.items() if due_s <= time.monotonic()]:
+            _, row, dates_s = self._unreadable.pop(uri)
+            self._show_verdict(row, dates_s)
         pause_s = max(self.options.report_every_s, REPORT_SHARE * self._report_took_s)
         if self._has_news and time.monotonic() - self._last_report_s >= pause_s:
             self._write_report()
@@ -195,8 +200,14 @@ class _Watcher:
         self._make_tables()
         uris = [entry.uri for entry in entries]
         dates_s = {entry.uri: entry.modified_ns / 1e9 for entry in entries}
+        for uri in uris:
+            self._unreadable.pop(uri, None)
+        due_s = time.monotonic() + HOLD_SETTLES * self.options.settle_s
         for row in decide_files(self.workspace, uris, self.settings).to_dict("records"):
-            self._show_verdict(row, dates_s)
+            if row["status"] == "failed":
+                self._unreadable[row["uri"]] = (due_s, row, dates_s)
+            else:
+                self._show_verdict(row, dates_s)
         for alarm in self.alarms.add_files(uris):
             self._show_alarm(alarm)
         self.n_judged += len(entries)
@@ -244,6 +255,8 @@ class _Watcher:
 
     def close(self) -> None:
         """Write the last report unless that takes long, and send what the webhook waits for."""
+        for _, row, dates_s in self._unreadable.values():
+            self._show_verdict(row, dates_s)
         if self._has_news and self._report_took_s < MAX_LAST_REPORT_S:
             self._write_report()
         elif self._has_news:
