@@ -41,7 +41,8 @@ def triage_of(root) -> pd.DataFrame:
 def assert_same_results(one, other, settings_one, settings_other) -> None:
     for name in list_run_folders(settings_one):
         pd.testing.assert_frame_equal(table(one, name, settings_one), table(other, name, settings_other))
-    pd.testing.assert_frame_equal(triage_of(one), triage_of(other))
+    # Which partition an image is in depends on the length of a shard and on the batches of files.
+    pd.testing.assert_frame_equal(*(triage_of(root).drop(columns="partition") for root in (one, other)))
 
 
 @pytest.fixture(scope="module")
@@ -180,7 +181,7 @@ def test_new_settings_redo_only_what_depends_on_them(done, small_archive, in_pro
     fewer = replace(in_process, {"detect": {"threshold": 0.3}})
     quietly(small_archive, root, fewer)
     events = pd.read_parquet(Workspace(str(root)).events).iloc[n_events:]
-    assert set(events["stage"]) == {"read", "detect", "featurise", "predict", "measure"}
+    assert set(events["stage"]) == {"read", "detect", "tiles", "featurise", "predict", "measure"}
     assert triage_of(root)["n_detections"].sum() < triage_of(done)["n_detections"].sum()
 
 
