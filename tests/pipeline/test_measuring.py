@@ -94,17 +94,3 @@ def test_another_thickness_measures_again_without_pixels(measured_run):
     assert old["density_per_um3"].to_numpy() == pytest.approx(2 * new["density_per_um3"].to_numpy(), nan_ok=True)
     assert old["n_corrected"].equals(new["n_corrected"])
     assert not math.isclose(old["swelling_percent"].sum(), new["swelling_percent"].sum())
-
-
-def test_the_error_names_the_step_that_makes_missing_measurements(measured_run, tmp_path):
-    folder, settings = measured_run
-    root = tmp_path / "ws"
-    shutil.copytree(folder / "ws", root)
-    run(None, str(root), settings, steps=("predict", "report"), say=lambda text: None)
-    part = next(iter((root / list_run_folders(settings)["measurements"]).glob("*.parquet")))
-    part.unlink()
-    with pytest.raises(ValueError, match=f"`emqa measure {root}` makes them"):
-        run(None, str(root), settings, steps=("report",), say=lambda text: None)
-    assert run(None, str(root), settings, steps=("measure",), say=lambda text: None) == 0
-    assert part.exists()
-    assert run(None, str(root), settings, steps=("report",), say=lambda text: None) == 0

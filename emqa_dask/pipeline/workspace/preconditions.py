@@ -6,7 +6,7 @@ from emqa_dask import models
 from emqa_dask.pipeline.workspace import micrograph_ledger
 from emqa_dask.pipeline.workspace.detectors import check_classes, name_detectors
 from emqa_dask.pipeline.workspace.sample_names import make_grouping
-from emqa_dask.pipeline.workspace.stages import STEPS_WITH_PIXELS, TABLES, list_downstream_tables, list_run_folders
+from emqa_dask.pipeline.workspace.stages import list_downstream_tables, list_run_folders
 from emqa_dask.settings import Settings
 from emqa_dask.store import files, marker, parts
 from emqa_dask.store.layout import Workspace
@@ -57,14 +57,9 @@ def require_parts(workspace: Workspace, settings: Settings) -> None:
     """Raises ValueError for missing parts, because a report without them would be incomplete or different."""
     if missing := find_missing_parts(workspace, settings):
         remainder_text = f" and {len(missing) - 1:,} more parts are" if missing[1:] else " is"
-        folders = {uri.rpartition("/")[0].rpartition("/")[2] for uri in missing}
-        steps = [TABLES[table].step for table, folder in list_run_folders(settings).items() if folder in folders]
-        arguments = ("retry", workspace.uri, "--failed")
-        if not STEPS_WITH_PIXELS & set(steps):  # a step makes tables from others in a moment
-            arguments = (steps[0], workspace.uri)
         raise ValueError(
-            f"{files.redact(missing[0])}{remainder_text} missing: {marker.format_command(*arguments)} makes them; "
-            "the report was not changed"
+            f"{files.redact(missing[0])}{remainder_text} missing: "
+            f"{marker.format_command('retry', workspace.uri, '--failed')} makes them; the report was not changed"
         )
 
 
