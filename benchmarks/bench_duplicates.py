@@ -10,6 +10,7 @@ saved as JPEG of quality 50 to 95; each of the four with a probability of 0.6. A
 """
 
 import argparse
+import functools
 import json
 import os
 import subprocess
@@ -28,7 +29,7 @@ from emqa_dask.featurise.signature import compute_signature
 from emqa_dask.landmark_codes import LANDMARKS_BYTES
 from emqa_dask.synthetic.profiles import FAMILIES, make_sample
 from emqa_dask.triage import duplicates
-from emqa_dask.triage.landmark_search import find_field_copies
+from emqa_dask.triage.landmark_search import find_field_copies, find_same_frames
 
 FIELD_PX = 560  # side of the quarter of a field that an image and its copy are cut from
 IMAGE_PX = 448
@@ -128,19 +129,24 @@ def search_copies(rows: pd.DataFrame, *, has_landmarks: bool = True) -> set[tupl
     signatures = duplicates.pack_bytes(rows["signature"], duplicates.SIGNATURE_BYTES)
     identities = [duplicates.compute_identities(rows["name"])]
     shapes = duplicates.encode_shapes(rows["height_px"], rows["width_px"])
+    landmarks = duplicates.pack_bytes(rows["landmarks"], LANDMARKS_BYTES)
+    sides_px = [rows[name].to_numpy() for name in ("height_px", "width_px")]
+    find_same = functools.partial(_find_same, sides_px, landmarks) if has_landmarks else None
     original, _ = duplicates.find_duplicates(
-        identities, shapes, duplicates.has_tones(signatures), signatures.__getitem__
+        identities, shapes, duplicates.has_tones(signatures), signatures.__getitem__, find_same=find_same
     )
     names = rows["name"].to_numpy(object)
     copies = np.flatnonzero(original != np.arange(len(rows)))
     pairs = {tuple(sorted((names[k], names[original[k]]))) for k in copies}
     if has_landmarks:
-        landmarks = duplicates.pack_bytes(rows["landmarks"], LANDMARKS_BYTES)
         own = np.flatnonzero(original == np.arange(len(rows))).astype(np.int32)
-        heights_px, widths_px = (rows[name].to_numpy()[own] for name in ("height_px", "width_px"))
-        fields = find_field_copies(own, heights_px, widths_px, landmarks.__getitem__)
+        fields = find_field_copies(own, *(sides[own] for sides in sides_px), landmarks.__getitem__)
         pairs |= {tuple(sorted((names[a], names[b]))) for a, b in zip(fields.original, fields.row)}
     return pairs
+
+
+def _find_same(sides_px: list[np.ndarray], landmarks: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return find_same_frames(a, b, *sides_px, landmarks.__getitem__)
 
 
 def run_cleanvision(python: str, folder: Path) -> dict:

@@ -33,6 +33,7 @@ PIXELS = ("pixel_sha256", "height_px", "width_px", "dtype")
 CONTENT = ("content_sha256", "frame")
 
 PairBlocks = Iterator[tuple[NDArray, NDArray]]  # positions (m,) and (m,) of images to compare
+FindSame = Callable[[NDArray, NDArray], NDArray]  # row numbers (m,) and (m,) -> whether they are the same frame
 ReadSignatures = Callable[[NDArray], NDArray]  # row numbers (m,) -> their signatures (m, SIGNATURE_BYTES) uint8
 
 
@@ -107,7 +108,12 @@ def has_tones(signatures: NDArray) -> NDArray:
 
 
 def find_duplicates(
-    identities: Iterable[NDArray], shapes: NDArray, is_toned: NDArray, read: ReadSignatures, folder: str | None = None
+    identities: Iterable[NDArray],
+    shapes: NDArray,
+    is_toned: NDArray,
+    read: ReadSignatures,
+    folder: str | None = None,
+    find_same: FindSame | None = None,
 ) -> tuple[NDArray, NDArray]:
     """(original, agreement) of n images: the row that each repeats, or its own; and how well they agree.
 
@@ -115,7 +121,8 @@ def find_duplicates(
     makes two images the same, one array at a time; shapes: encode_shapes(); is_toned: has_tones(); `read` returns
     signatures. Agreement is the sign correlation; NaN where the pixels are the same, or in an original. Near-duplicates
     have the same shape, coarse tones and fine detail. Another exposure of the same area has the tones, too, but noise
-    changes its fine detail.
+    changes its fine detail. `find_same` has the last word, for instance about different areas of one lattice, whose
+    signatures can agree.
 
     In memory are about 50 bytes per image. Up to 2000 images all pairs are compared. Beyond, cost is near-linear: only
     neighbours in buckets of random projections are compared (locality-sensitive hashing, Charikar, STOC 2002), one of
@@ -127,7 +134,7 @@ def find_duplicates(
     is_small = len(rows) <= MAX_EXHAUSTIVE
     pairs = _list_similar_pairs(rows, read) if is_small else _list_bucket_neighbours(rows, read, folder)
     for a, b in pairs:
-        _compare_candidate_copies(rows[a], rows[b], shapes, read, original, agreement, is_small)
+        _compare_candidate_copies(rows[a], rows[b], shapes, read, original, agreement, is_small, find_same)
     return original, agreement
 
 
@@ -207,7 +214,14 @@ def _compute_bucket_keys(projected: NDArray, projection_medians: NDArray) -> NDA
 
 
 def _compare_candidate_copies(
-    a: NDArray, b: NDArray, shapes: NDArray, read: ReadSignatures, original: NDArray, agreement: NDArray, is_small: bool
+    a: NDArray,
+    b: NDArray,
+    shapes: NDArray,
+    read: ReadSignatures,
+    original: NDArray,
+    agreement: NDArray,
+    is_small: bool,
+    find_same: FindSame | None,
 ) -> None:
     """Enter rows `a` as the originals of rows `b` where they are near-duplicates, and earlier than those entered."""
     is_open = (a < original[b]) & (shapes[a] == shapes[b])
@@ -245,6 +259,8 @@ def _compare_candidate_copies(
         correlation = np.where(has_no_detail[k], by_tone, by_signs)
         is_copy = correlation > MIN_SIGN_CORRELATION
         is_copy &= correlation.astype(np.float32) + tone_correlation[k] > MIN_SUM
+        if find_same and is_copy.any():
+            is_copy[is_copy] = find_same(a[k[is_copy]], b[k[is_copy]])
         original[b[k[is_copy]]] = a[k[is_copy]]
         agreement[b[k[is_copy]]] = correlation[is_copy]
         open_pairs = open_pairs[a[open_pairs] < original[b[open_pairs]]]

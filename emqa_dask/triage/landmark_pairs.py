@@ -83,6 +83,13 @@ def fit_similarity(codes_a, places_a, codes_b, places_b) -> tuple[int, int, floa
 
 
 @numba.njit(cache=True)
+def count_same_places(codes_a, places_a, codes_b, places_b) -> int:
+    """Landmarks of a that have a close one of b at their own place; arguments as those of fit_similarity()."""
+    i, j = _list_close_pairs(codes_a, codes_b)
+    return _count_agreeing(i, j, places_a, places_b, 1.0, 0.0, 0.0)
+
+
+@numba.njit(cache=True)
 def _list_close_pairs(codes_a, codes_b):
     """Numbers (m,) and (m,) of close landmarks, sorted by the first."""
     i = np.empty(len(codes_a) * len(codes_b), np.int64)

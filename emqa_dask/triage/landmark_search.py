@@ -16,6 +16,8 @@ MIN_AGREEING = 6  # landmarks: tests find at most 2 in images of different field
 MAX_NEXT_SHARE = 0.6  # of them that may agree at another shift: in different areas of a lattice 0.73 to 1 do
 MIN_AGREEMENT = 0.2  # of the landmarks of the common field; a scale bar alone has less
 MIN_COMMON_FRACTION = 0.4  # of the area of the smaller field; a shift of 25 % along both axes leaves 0.56
+MIN_LANDMARKS = 8  # of both images; fewer do not decide whether they are the same frame
+MIN_SAME_SHARE = 0.25  # of landmarks at the same places: in saved copies 0.4 to 1, in areas of one lattice mostly 0
 WHOLE_FIELD = 0.97  # of both areas: the same field
 LEAST_RESCALE_OCTAVES = 0.03  # 2 %
 BLOCK = 4096  # images that are read together
@@ -54,6 +56,30 @@ def find_field_copies(rows: NDArray, heights_px: NDArray, widths_px: NDArray, re
     is_first = np.diff(columns[0], prepend=-1) != 0
     types = (np.int32, np.int32, float, float, float, float, bool)
     return FieldCopies(*(column[is_first].astype(kind) for column, kind in zip(columns, types, strict=True)))
+
+
+def find_same_frames(
+    a: NDArray, b: NDArray, heights_px: NDArray, widths_px: NDArray, read: ReadLandmarks
+) -> NDArray[np.bool_]:
+    """(m,) whether the images `a` (m,) and `b` (m,), numbers of rows, have their landmarks at the same places.
+
+    Different areas of one lattice have not. Images with few landmarks are taken for the same. heights_px, widths_px:
+    (n,) of all rows.
+    """
+    from emqa_dask.triage.landmark_pairs import count_same_places
+
+    numbers, positions = np.unique(np.concatenate([a, b]), return_inverse=True)
+    landmarks = _view_landmarks(read(numbers))
+    places = decode_places(landmarks, heights_px[numbers], widths_px[numbers])
+    codes = np.ascontiguousarray(landmarks["code"])
+    n_landmarks = (codes != 0).sum(axis=1)
+    is_same = np.ones(len(a), bool)
+    for k, (i, j) in enumerate(zip(*np.split(positions, 2), strict=True)):
+        n_fewer = min(n_landmarks[i], n_landmarks[j])
+        if n_fewer >= MIN_LANDMARKS:
+            n_same = count_same_places(codes[i], places[i], codes[j], places[j])
+            is_same[k] = n_same >= MIN_SAME_SHARE * n_fewer
+    return is_same
 
 
 def _list_candidates(rows: NDArray, read: ReadLandmarks) -> NDArray[np.uint64]:

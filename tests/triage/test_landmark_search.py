@@ -64,6 +64,28 @@ def test_areas_of_one_lattice_are_no_copies(seed):
     assert not len(search(tiles).row)
 
 
+def is_same_frame(image, other) -> bool:
+    """Whether the landmarks of two images of one shape are at the same places."""
+    packed = np.frombuffer(compute_landmarks(image) + compute_landmarks(other), np.uint8).reshape(2, LANDMARKS_BYTES)
+    heights_px, widths_px = np.array([image.shape, other.shape]).T
+    arguments = (np.array([0]), np.array([1]), heights_px, widths_px, packed.__getitem__)
+    return bool(landmark_search.find_same_frames(*arguments)[0])
+
+
+def test_a_frame_saved_again_has_its_landmarks_at_their_places(field):
+    image = field[:400, :400]
+    coded = cv2.imencode(".jpg", np.rint(255 * image).astype(np.uint8), [cv2.IMWRITE_JPEG_QUALITY, 60])[1]
+    assert is_same_frame(image, cv2.imdecode(coded, cv2.IMREAD_UNCHANGED).astype(np.float32) ** 0.8)
+    assert not is_same_frame(image, field[400:800, 400:800])
+    assert is_same_frame(np.zeros((400, 400), np.float32), image)  # without landmarks nothing speaks against it
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_areas_of_one_lattice_are_not_the_same_frame(seed):
+    image = draw_lattice(np.random.default_rng(seed), (900, 900), cell="SrTiO3 [001]", nm_per_pixel=0.03).image
+    assert not is_same_frame(image[:440, :440].astype(np.float32), image[455:895, 450:890].astype(np.float32))
+
+
 def test_a_corner_that_overlaps_is_no_copy(field):
     assert not len(search([field[:500, :500], field[350:850, 350:850]]).row)
 

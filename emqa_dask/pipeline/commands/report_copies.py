@@ -14,7 +14,7 @@ from emqa_dask.landmark_codes import LANDMARKS_BYTES
 from emqa_dask.settings import Flags
 from emqa_dask.store.spill import SpillFile
 from emqa_dask.triage import duplicates
-from emqa_dask.triage.landmark_search import FieldCopies, find_field_copies
+from emqa_dask.triage.landmark_search import FieldCopies, find_field_copies, find_same_frames
 from emqa_dask.triage.rows import FILE_FRAME
 from emqa_dask.uris import name_frame
 
@@ -64,8 +64,14 @@ class MicrographIndex:
         identities = (self._read_identities(spill)[numbers] for spill in self._identities.values())
         shapes = _concatenate(self._shapes, np.uint32)[numbers]
         has_tones = _concatenate(self._has_tones, bool)[numbers]
+        sides_px = duplicates.decode_shapes(shapes)
         return duplicates.find_duplicates(
-            identities, shapes, has_tones, lambda rows: self.read_signatures(numbers[rows]), folder
+            identities,
+            shapes,
+            has_tones,
+            lambda rows: self.read_signatures(numbers[rows]),
+            folder,
+            lambda a, b: find_same_frames(a, b, *sides_px, lambda rows: self._read_landmarks(numbers[rows])),
         )
 
     def find_field_copies(self, numbers: NDArray, original: NDArray) -> FieldCopies:
@@ -76,9 +82,10 @@ class MicrographIndex:
         heights_px, widths_px = duplicates.decode_shapes(_concatenate(self._shapes, np.uint32)[numbers])
         rows = np.flatnonzero(original == np.arange(len(numbers))).astype(np.int32)
         sides_px = (heights_px[rows], widths_px[rows])
-        return find_field_copies(
-            rows, *sides_px, lambda rows: self._read_entries(self._landmarks, numbers[rows], LANDMARKS_BYTES)
-        )
+        return find_field_copies(rows, *sides_px, lambda rows: self._read_landmarks(numbers[rows]))
+
+    def _read_landmarks(self, numbers: NDArray) -> NDArray:
+        return self._read_entries(self._landmarks, numbers, LANDMARKS_BYTES)
 
     def _read_identities(self, spill: SpillFile) -> NDArray:
         return np.frombuffer(spill.get(0, spill.n_bytes), np.uint64).reshape(-1, 2)
