@@ -140,13 +140,15 @@ def search_copies(rows: pd.DataFrame, *, has_landmarks: bool = True) -> set[tupl
     pairs = {tuple(sorted((names[k], names[original[k]]))) for k in copies}
     if has_landmarks:
         own = np.flatnonzero(original == np.arange(len(rows))).astype(np.int32)
-        fields = find_field_copies(own, *(sides[own] for sides in sides_px), landmarks.__getitem__)
+        heights_px, widths_px = (sides[own] for sides in sides_px)
+        fields = find_field_copies(own, heights_px, widths_px, landmarks.__getitem__)
         pairs |= {tuple(sorted((names[a], names[b]))) for a, b in zip(fields.original, fields.row)}
     return pairs
 
 
 def _find_same(sides_px: list[np.ndarray], landmarks: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    return find_same_frames(a, b, *sides_px, landmarks.__getitem__)
+    heights_px, widths_px = sides_px
+    return find_same_frames(a, b, heights_px, widths_px, landmarks.__getitem__)
 
 
 def run_cleanvision(python: str, folder: Path) -> dict:

@@ -102,7 +102,7 @@ def run(
     steps = tuple(step for step in steps if step != "classify" or settings.classify.model)
     has_workers = not is_rescoring and settings.run.scheduler != IN_PROCESS
     preconditions.verify_samples(settings, steps)
-    _check_models(settings, steps, say)
+    check_models(settings, steps, say)
     if not has_workers:  # fails now if a requested GPU is missing; preflight checks the GPUs of workers
         to_device(np.zeros(1), settings.run.device)
     if "ingest" in steps:
@@ -111,7 +111,7 @@ def run(
     source = marker.describe_sources(sources)
     seconds: dict[str, float] = {}
     with lock.hold_lock(root, say) as run_lock, ExitStack() as stack:
-        _check_workspace(workspace, sources, settings, steps, say, has_pixels=not is_rescoring)
+        check_workspace(workspace, sources, settings, steps, say, has_pixels=not is_rescoring)
         stored_settings.write_settings(root, settings)
         with journal.open_journal(workspace, run_lock.check) as record:
             execute = RunExecutor(root, settings, record, say, stack, has_workers=has_workers)
@@ -134,7 +134,7 @@ def run(
     return 2 if n_failures else 0
 
 
-def _check_models(settings: Settings, steps: Collection[str], say: Say) -> None:
+def check_models(settings: Settings, steps: Collection[str], say: Say) -> None:
     """Raises an error, with the remedy, for a missing or damaged model of `steps`; reports models that do not fit."""
     if not steps:
         raise SettingsError("nothing is classified without a model: give --classifier MODEL_DIR")
@@ -159,7 +159,7 @@ def _claim(archive: Archives, workspace: Workspace, settings: Settings) -> None:
     marker.claim_workspace(workspace.uri, sources)
 
 
-def _check_workspace(
+def check_workspace(
     workspace: Workspace,
     sources: marker.Sources,
     settings: Settings,

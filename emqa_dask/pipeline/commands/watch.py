@@ -1,6 +1,5 @@
 """emqa watch: triages the files of an archive as they are complete, with the tables of an archive run."""
 
-import json
 import os
 import time
 from collections.abc import Callable
@@ -8,18 +7,18 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 import numpy as np
-import pandas as pd
 
 from emqa_dask import tables
 from emqa_dask.archive.entries import Entry
 from emqa_dask.backend import to_device
-from emqa_dask.pipeline.commands import triage
 from emqa_dask.pipeline.commands.choose_detectors import choose_detectors
 from emqa_dask.pipeline.commands.executor import RunExecutor
 from emqa_dask.pipeline.commands.ingest import ingest
 from emqa_dask.pipeline.commands.make_tables import make_tables
 from emqa_dask.pipeline.commands.report import RunFacts, report
+from emqa_dask.pipeline.commands.triage import check_models, check_workspace
 from emqa_dask.pipeline.commands.watch_alarms import SessionAlarms
+from emqa_dask.pipeline.commands.watch_lines import format_alarm, format_verdict
 from emqa_dask.pipeline.commands.watch_verdicts import decide_files
 from emqa_dask.pipeline.commands.webhook import Webhook
 from emqa_dask.pipeline.workspace import journal, preconditions
@@ -84,14 +83,14 @@ def watch(
     workspace = Workspace(root)
     settings = resolve_checks(settings, is_forced=True)
     preconditions.verify_samples(settings, STEPS)
-    triage._check_models(settings, _list_steps(settings), say)
+    check_models(settings, _list_steps(settings), say)
     if settings.run.scheduler == IN_PROCESS:
         to_device(np.zeros(1), settings.run.device)
     sources = name_sources(list_sources(archive))
     _check_sources_exist(sources)
     marker.claim_workspace(root, sources)
     with lock.hold_lock(root, say) as run_lock, ExitStack() as stack:
-        triage._check_workspace(workspace, sources, settings, STEPS, say, has_pixels=True)
+        check_workspace(workspace, sources, settings, STEPS, say, has_pixels=True)
         stored_settings.write_settings(root, settings)
         record = stack.enter_context(journal.open_journal(workspace, run_lock.check))
         watcher = _Watcher(workspace, sources, settings, options, say, show)
@@ -223,23 +222,11 @@ class _Watcher:
         write_failures(self.workspace, self.settings)
 
     def _show_verdict(self, row: dict, dates_s: dict[str, float]) -> None:
-        if self.options.is_json:
-            names = ("uri", "frame", "verdict", "n_detections", "predicted_f1", "explanation")
-            values = {name: _to_json_value(row[name]) for name in names}
-            values["reasons"] = [str(code) for code in row["reasons"]]
-            values["seconds_since_file"] = round(time.time() - dates_s.get(row["uri"], np.nan), 3)
-            self.show(json.dumps({"event": "verdict", **values}))
-        else:
-            self.show(f"{row['verdict']:<13} {row['uri']}: {row['explanation']}")
+        seconds_since_file = time.time() - dates_s.get(row["uri"], np.nan)
+        self.show(format_verdict(row, seconds_since_file, self.options.is_json))
 
     def _show_alarm(self, alarm: dict) -> None:
-        if self.options.is_json:
-            self.show(json.dumps({"event": "alarm", **alarm}))
-        else:
-            self.show(
-                f"ALARM {alarm['session']}: {alarm['statistic']} has changed since {alarm['first_uri']} "
-                f"(image {alarm['n_images']} of the session: {alarm['last_uri']})"
-            )
+        self.show(format_alarm(alarm, self.options.is_json))
         if self.webhook:
             self.webhook.send(alarm)
 
@@ -264,10 +251,3 @@ class _Watcher:
         if self.webhook:
             self.webhook.close()
         self.say(f"{self.n_judged:,} files were judged; report: {self.workspace.report_page}")
-
-
-def _to_json_value(value):
-    """`value` of a table, null where it is unknown."""
-    if value is None or value is pd.NA or (isinstance(value, float) and np.isnan(value)):
-        return None
-    return value.item() if isinstance(value, np.generic) else value
