@@ -8,9 +8,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from emqa_dask import tables
-from emqa_dask.uris import name_frame
-
 TONE_BYTES = 256  # of a signature (see featurise.signature): 16 x 16 coarse tones
 SIGN_BYTES = 512  # of a signature: 64 x 64 signs of the fine detail in the middle
 SIGNATURE_BYTES = TONE_BYTES + SIGN_BYTES
@@ -35,28 +32,6 @@ CONTENT = ("content_sha256", "frame")
 PairBlocks = Iterator[tuple[NDArray, NDArray]]  # positions (m,) and (m,) of images to compare
 FindSame = Callable[[NDArray, NDArray], NDArray]  # row numbers (m,) and (m,) -> whether they are the same frame
 ReadSignatures = Callable[[NDArray], NDArray]  # row numbers (m,) -> their signatures (m, SIGNATURE_BYTES) uint8
-
-
-def flag_duplicates(micrographs: pd.DataFrame, features: pd.DataFrame) -> pd.DataFrame:
-    """Rows of `tables.FLAGS` for every micrograph that repeats an earlier one: `duplicate` or `near_duplicate`.
-
-    micrographs: micrograph_id, uri, frame, content_sha256, pixel_sha256, height_px, width_px, dtype; features:
-    micrograph_id, signature (bytes or None). The original is the first by (uri, frame), with files whose name says that
-    they are a copy behind all others; it is not flagged, so the order of rows does not matter. find_duplicates() does
-    the same for tables that are not in memory. No rows give an empty table.
-    """
-    rows = micrographs.assign(is_copy=is_copy_name(micrographs["uri"]))
-    rows = rows.sort_values(["is_copy", "uri", "frame"], kind="stable", ignore_index=True)
-    image_signatures = rows["micrograph_id"].map(features.set_index("micrograph_id")["signature"])
-    signatures = pack_bytes(image_signatures, SIGNATURE_BYTES)
-    identities = (compute_identities(*(rows[c] for c in columns)) for columns in (PIXELS, CONTENT))
-    shapes = encode_shapes(rows["height_px"], rows["width_px"])
-    original, agreement = find_duplicates(identities, shapes, has_tones(signatures), signatures.__getitem__)
-    copy_rows = np.flatnonzero(original != np.arange(len(rows)))
-    names = [name_frame(rows["uri"][k], rows["frame"][k]) for k in original[copy_rows]]
-    flags = [describe_copy(agreement[k], name) for k, name in zip(copy_rows, names, strict=True)]
-    ids = rows["micrograph_id"].to_numpy(object)[copy_rows]
-    return tables.conform([{"micrograph_id": name} | flag for name, flag in zip(ids, flags)], tables.FLAGS).to_pandas()
 
 
 def describe_copy(agreement: float, original: str) -> dict:

@@ -23,6 +23,7 @@ from emqa_dask.triage import custom_checks, duplicates
 from emqa_dask.triage.flags import flag_images, join_image_columns
 from emqa_dask.triage.rules import RULES
 from tests.archive_tables import decide_archive
+from tests.copies_in_memory import flag_duplicates
 
 SETTINGS = replace(Settings(), {"detect": {"detectors": ["log"]}, "report": {"max_rows": 20}})
 NAMES = ("z/last.tif", "=cmd.tif", "a, b.tif", "new\nline.tif", "\u6d4b\u8bd5.dm4", "a/Copy of x.tif", "a/x (2).tif")
@@ -158,7 +159,7 @@ def decide_in_memory(root: str, failures: pd.DataFrame) -> tuple[pd.DataFrame, p
     }
     made = {t: rows[rows["micrograph_id"].isin(micrographs["micrograph_id"])] for t, rows in made.items()}
     image_columns = join_image_columns(made["features"], micrographs)
-    flags = [flag_images(image_columns), duplicates.flag_duplicates(micrographs, made["features"])]
+    flags = [flag_images(image_columns), flag_duplicates(micrographs, made["features"])]
     evidence = made.pop("evidence")
     made["features"] = evidence.merge(made["features"], on="micrograph_id")
     made["predictions"] = made["predictions"][made["predictions"]["micrograph_id"].isin(evidence["micrograph_id"])]

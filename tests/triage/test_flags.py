@@ -12,10 +12,10 @@ from emqa_dask.settings import Flags
 from emqa_dask.synthetic.faults import FAULTS, FOREIGN, apply_fault, make_foreign_image, make_near_duplicate
 from emqa_dask.synthetic.profiles import make_sample
 from emqa_dask.triage import duplicates, flags
-from emqa_dask.triage.duplicates import flag_duplicates
 from emqa_dask.triage.flag_list import FLAGS, Flag
 from emqa_dask.triage.flags import DEFAULT_LIMITS, flag_images, measure_flag
 from emqa_dask.triage.sign_correlation import correlate_signs
+from tests.copies_in_memory import flag_duplicates
 
 SWITCHES = {field.name for field in dataclasses.fields(Flags) if isinstance(field.default, bool)}
 
