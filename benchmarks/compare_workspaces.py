@@ -43,7 +43,11 @@ KEYS = {
     "triage": ("uri", "frame"),
     "triage.csv": ("uri", "frame"),
 }
-EXCLUDED_COLUMNS = {"failures": ("worker", "peak_memory_bytes")}  # the worker that met a failure is chance
+EXCLUDED_COLUMNS = {
+    "failures": ("worker", "peak_memory_bytes"),  # the worker that met a failure is chance
+    "triage": ("partition",),  # it depends on which files were surveyed first
+    "triage.csv": ("partition",),
+}
 MAX_TEXT = 70  # characters of a value that are printed
 NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e[+-]?\d+)?")
 

@@ -23,6 +23,7 @@ def sample(schema, n):
     """`n` rows with a value in every column, and one with nulls only."""
     values = {
         "string": lambda i: f"é\n<{i}>",
+        "float": lambda i: i + 0.5 if i else math.nan,
         "double": lambda i: i + 0.5 if i else math.nan,
         "int64": lambda i: 2**53 + i,
         "int32": lambda i: i,
