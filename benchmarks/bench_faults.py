@@ -18,6 +18,7 @@ import cv2
 import numpy as np
 import pandas as pd
 
+from benchmarks.copies_in_memory import flag_duplicates
 from emqa_dask import tables
 from emqa_dask.detect.log import detect_image
 from emqa_dask.featurise.images import image_features
@@ -29,7 +30,6 @@ from emqa_dask.synthetic.faults import FAULTS, FOREIGN, apply_fault, estimate_no
 from emqa_dask.synthetic.profiles import FAMILIES, make_sample
 from emqa_dask.triage import decide
 from emqa_dask.triage.detector_choice import select_detector
-from emqa_dask.triage.duplicates import flag_duplicates
 from emqa_dask.triage.flags import flag_images
 from emqa_dask.triage.rows import join_tables, list_files
 

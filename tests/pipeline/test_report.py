@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from benchmarks.copies_in_memory import flag_duplicates
 from emqa_dask import tables
 from emqa_dask.archive.metadata.pixel_size_outliers import find_pixel_size_outliers
 from emqa_dask.landmark_codes import LANDMARKS_BYTES
@@ -23,7 +24,6 @@ from emqa_dask.triage import custom_checks, duplicates
 from emqa_dask.triage.flags import flag_images, join_image_columns
 from emqa_dask.triage.rules import RULES
 from tests.archive_tables import decide_archive
-from tests.copies_in_memory import flag_duplicates
 
 SETTINGS = replace(Settings(), {"detect": {"detectors": ["log"]}, "report": {"max_rows": 20}})
 NAMES = ("z/last.tif", "=cmd.tif", "a, b.tif", "new\nline.tif", "\u6d4b\u8bd5.dm4", "a/Copy of x.tif", "a/x (2).tif")

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from benchmarks.copies_in_memory import flag_duplicates
 from emqa_dask import tables
 from emqa_dask.featurise.images import image_features
 from emqa_dask.settings import Flags
@@ -15,7 +16,6 @@ from emqa_dask.triage import duplicates, flags
 from emqa_dask.triage.flag_list import FLAGS, Flag
 from emqa_dask.triage.flags import DEFAULT_LIMITS, flag_images, measure_flag
 from emqa_dask.triage.sign_correlation import correlate_signs
-from tests.copies_in_memory import flag_duplicates
 
 SWITCHES = {field.name for field in dataclasses.fields(Flags) if isinstance(field.default, bool)}
 
