@@ -14,27 +14,10 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 STAKES = np.array([-2.0, -1.0, 0.0, 1.0, 2.0])  # slopes of the wagers 1 + stake * (p - 1/2): for low or high values
 JUMP = 0.001  # share of the capital that is spread over all wagers at each image: the drift may begin at any of them
 MAX_IMAGES = 20_000  # after so many without an alarm a test starts again: bounds its memory
-
-
-def compute_p_values(values: NDArray, tie_breakers: NDArray) -> NDArray[np.float64]:
-    """Conformal p-values (n,) of `values` (n,), each among those up to itself; uniform where they are exchangeable.
-
-    The p-value is the share of values above; of the equal ones, itself included, the share `tie_breakers` (n,), uniform
-    from 0 to 1, counts. NaN has the p-value NaN and is left out of the others.
-    """
-    ranking = Ranking()
-    return np.array([ranking.add(value, u) for value, u in zip(values, tie_breakers, strict=True)], float)
-
-
-def compute_log_martingale(p_values: NDArray) -> NDArray[np.float64]:
-    """Natural logarithm (n,) of the martingale after each of `p_values` (n,); NaN among them changes nothing."""
-    wager = Wager()
-    return np.array([wager.add(p) for p in p_values], float)
 
 
 class Ranking:
@@ -44,7 +27,11 @@ class Ranking:
         self._sorted: list[float] = []
 
     def add(self, value: float, tie_breaker: float) -> float:
-        """p-value of `value` among all values so far and itself; NaN for NaN."""
+        """Conformal p-value of `value` among all values so far and itself; uniform where they are exchangeable.
+
+        It is the share of values above; of the equal ones, itself included, the share `tie_breaker`, uniform from 0 to
+        1, counts. NaN has the p-value NaN and is left out of the others.
+        """
         if math.isnan(value):
             return math.nan
         n_not_above = bisect.bisect_right(self._sorted, value)

@@ -8,7 +8,20 @@ import pytest
 from scipy.stats import kstest
 
 from emqa_dask.uncertainty import exchangeability
-from emqa_dask.uncertainty.exchangeability import JUMP, STAKES, DriftTest, compute_log_martingale, compute_p_values
+from emqa_dask.uncertainty.exchangeability import JUMP, STAKES, DriftTest, Ranking, Wager
+
+
+def compute_p_values(values, tie_breakers) -> np.ndarray:
+    """p-values (n,) of values that come one after the other."""
+    ranking = Ranking()
+    return np.array([ranking.add(value, u) for value, u in zip(values, tie_breakers, strict=True)], float)
+
+
+def compute_log_martingale(p_values) -> np.ndarray:
+    """Logarithm (n,) of the martingale after each of `p_values`."""
+    wager = Wager()
+    return np.array([wager.add(p) for p in p_values], float)
+
 
 QUANTITIES = ("noise_floor", "contrast", "skewness", "predicted_f1")
 
