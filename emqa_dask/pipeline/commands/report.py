@@ -26,6 +26,7 @@ from emqa_dask.store import files, parts
 from emqa_dask.store.layout import Workspace
 
 IMAGE_PAGE = "micrograph.html"  # in the folder of the report: the page of each image
+MIN_MICROGRAPHS_OF_PAGE_WORKERS = 1000  # a page takes 5 ms or more, and workers about 3 s to start
 MIN_MICROGRAPHS_OF_WORKERS = 50_000  # of smaller workspaces this process reads the tables before workers have started
 
 
@@ -45,15 +46,18 @@ def report(
     """Whether a report was written: decides the verdicts and writes tables and page unless they are up to date.
 
     Memory grows by about 50 bytes per micrograph. `execute` runs tasks on the workers of a run, if it has some, for
-    workspaces of at least MIN_MICROGRAPHS_OF_WORKERS; without it, all is done in this process.
+    workspaces of at least MIN_MICROGRAPHS_OF_WORKERS, and for the pages of images from MIN_MICROGRAPHS_OF_PAGE_WORKERS
+    on; without it, all is done in this process.
     """
     key = compute_report_key(workspace, settings, run_facts.failures)
     stored = provenance.read(workspace)
     if stored.get("report_key") == key and not provenance.find_damaged_outputs(workspace, stored):
         return False
     # Pictures take about 40 ms of a processor for each megapixel, so that workers are worth their start.
-    execute_pages = execute if settings.report.pictures == "full" else None
-    if parts.count_rows(workspace.micrographs) < MIN_MICROGRAPHS_OF_WORKERS:
+    n_micrographs = parts.count_rows(workspace.micrographs)
+    is_worth_workers = settings.report.pictures == "full" or n_micrographs >= MIN_MICROGRAPHS_OF_PAGE_WORKERS
+    execute_pages = execute if is_worth_workers else None
+    if n_micrographs < MIN_MICROGRAPHS_OF_WORKERS:
         execute = None
     pages = ReportPages(workspace.report_folder, key, settings.report.max_rows, has_classes=has_classes(settings))
     classes = _write_tables(workspace, settings, run_facts.failures, execute, pages)
@@ -62,7 +66,7 @@ def report(
     facts = run_facts._asdict() | collect_facts(workspace, source, settings)
     overview = pages.overview
     listed = overview.choose_shown_rows()
-    page_files = write_image_pages(workspace, settings, facts, listed, execute or execute_pages)
+    page_files = write_image_pages(workspace, settings, facts, listed, execute_pages)
     summary = describe_workspace(workspace, source, overview.n_rows)
     page_files += pages.write_index([Source(workspace, settings, summary)], facts, section, samples)
     record = {name: facts[name] for name in ("command", "archive", "started", "seconds", "versions")}
