@@ -10,7 +10,6 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from emqa_dask.report.formatting import escape_invisible
-from emqa_dask.report.image_details import Details
 
 MAX_DRAWN = 1000  # detections of a detector that are drawn, the strongest: 13 kB, and masks of about 80 kB
 MAX_HEADER_CHARACTERS = 20_000  # of the file's metadata: more are rare, and the ledger has them
@@ -102,8 +101,3 @@ def shorten_header(header: object) -> str:
     """The file's metadata, at most MAX_HEADER_CHARACTERS; "" without any."""
     text = escape_invisible(header)
     return text if len(text) <= MAX_HEADER_CHARACTERS else f"{text[:MAX_HEADER_CHARACTERS]} ..."
-
-
-def list_details(details: Details) -> list[list[str]]:
-    """Pairs of label and text."""
-    return [[label, text] for label, text in details]

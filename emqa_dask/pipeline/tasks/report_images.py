@@ -64,8 +64,11 @@ def write_image_data(
         levels = {}
         if settings.report.pictures == "full":
             levels = write_pictures(workspace, name, own_rows)
+        headers = image_details.describe_headers(own_rows)
         descriptions = {
-            row["micrograph_id"]: _describe_image(row, own_tables, images[row["micrograph_id"]], settings, levels)
+            row["micrograph_id"]: _describe_image(
+                row, headers[row["micrograph_id"]], own_tables, images[row["micrograph_id"]], settings, levels
+            )
             for row in own_rows.to_dict("records")
         }
         text = json.dumps({"partition": name, "images": descriptions}, separators=(",", ":"), allow_nan=False)
@@ -109,6 +112,7 @@ def _read_rows(workspace: Workspace, names: Sequence[str], ids: Sequence[str]) -
 
 def _describe_image(
     row: dict,
+    header_details: image_details.Details,
     own_tables: Mapping[str, Mapping[str, pd.DataFrame]],
     neighbours: Neighbours,
     settings: Settings,
@@ -123,7 +127,6 @@ def _describe_image(
     shape = int(row["height_px"]), int(row["width_px"])
     jpegs = select("thumbnails")["jpeg"].dropna()
     regions = select("regions").to_dict("records")
-    details = image_details.describe_headers(pd.DataFrame([row]))[row["micrograph_id"]]
     checks = image_details.describe_checks(select("custom_checks"), settings.flags.custom)
     picture_levels = levels.get(row["micrograph_id"])
     return {
@@ -136,7 +139,7 @@ def _describe_image(
         "explanation": escape_invisible(row["explanation"]),
         "numbers": dict(zip(ROW_NUMBERS, micrograph_data.list_numbers([row[name] for name in ROW_NUMBERS]))),
         "class": escape_invisible(row["predicted_class"]) or None,
-        "details": micrograph_data.list_details(details + checks.get(row["micrograph_id"], [])),
+        "details": header_details + checks.get(row["micrograph_id"], []),
         "header": micrograph_data.shorten_header(row["header"]),
         "provenance": _list_provenance(row),
         "chosen": escape_invisible(row["chosen_detector"]) or None,
