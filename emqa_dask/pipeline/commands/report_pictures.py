@@ -38,18 +38,6 @@ class PageImages(NamedTuple):
         self.details.update(others.details)
 
 
-def _group_by_partition(workspace: Workspace, ids: pd.Series) -> dict[str, list[str]]:
-    """Partition -> its ids among `ids`; partitions without such ids are left out."""
-    grouped: dict[str, list[str]] = {}
-    columns = ["micrograph_id", "partition"]
-    for rows in parts.iterate_table(
-        workspace.micrographs, tables.MICROGRAPHS, columns, row_filter=("micrograph_id", list(ids))
-    ):
-        for name, group in rows.groupby("partition"):
-            grouped.setdefault(name, []).extend(group["micrograph_id"])
-    return grouped
-
-
 def _read_headers(workspace: Workspace, ids: pd.Series) -> dict[str, Details]:
     """Details of the acquisition of the micrographs `ids`."""
     details = {}
@@ -65,7 +53,7 @@ def read_page_images(workspace: Workspace, shown_rows: pd.DataFrame, settings: S
     """Drawn images of the micrographs in `shown_rows`, some partitions at a time."""
     shown_ids = shown_rows["micrograph_id"].dropna()
     page_images = PageImages({}, {}, {}, _read_headers(workspace, shown_ids))
-    partitions = _group_by_partition(workspace, shown_ids)
+    partitions = shown_rows.dropna(subset="micrograph_id").groupby("partition")["micrograph_id"].agg(list).to_dict()
     folder_names = {table: name for table, name in list_run_folders(settings).items() if table in PAGE_IMAGE_COLUMNS}
     part_names = {table: set(parts.list_parts(workspace.uri, folder)) for table, folder in folder_names.items()}
     detector = shown_rows.dropna(subset="micrograph_id").set_index("micrograph_id")["detector"]
