@@ -33,15 +33,6 @@ def triage_and_file(archive, pictures, render, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def browser():
-    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (extra: dev)")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
-
-@pytest.fixture(scope="module")
 def classified_file(archive, pictures, classifications, section, render, tmp_path_factory):
     given = archive(160, 4)
     answers = classifications(given["micrographs"], 4)

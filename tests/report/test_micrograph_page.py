@@ -40,15 +40,6 @@ def report(tmp_path_factory):
     return root / "report", pd.read_parquet(root / "triage.parquet").dropna(subset="micrograph_id")
 
 
-@pytest.fixture(scope="module")
-def browser():
-    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (extra: dev)")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
-
 def find_row(report, text):
     rows = report[1]
     return rows[rows["uri"].str.contains(text, regex=False)].iloc[0]
