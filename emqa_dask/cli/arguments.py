@@ -13,6 +13,7 @@ from emqa_dask.cli import (
     model_verbs,
     review_verbs,
     run_verbs,
+    study_verbs,
     tune_verbs,
 )
 
@@ -69,6 +70,7 @@ def build_parser() -> argparse.ArgumentParser:
     train_kinds = model_verbs.add_train(verbs)
     ensemble_verb.add_train_ensemble(train_kinds)
     model_verbs.add_import(verbs)
+    study_verbs.add_study(verbs)
     exchange_verbs.add_export(verbs)
     exchange_verbs.add_list(verbs)
     return parser

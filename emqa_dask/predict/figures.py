@@ -1,7 +1,12 @@
-"""Figures of a calibration: precision and recall of trust against the number of labels."""
+"""Figures of predicted quality: trust against the number of labels, and the features' SHAP values."""
 
+import warnings
+
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+
+from emqa_dask.predict.feature_ranking import Ranking
 
 
 def plot_label_curve(curve: pd.DataFrame, precision: float, title: str) -> Figure:
@@ -20,4 +25,35 @@ def plot_label_curve(curve: pd.DataFrame, precision: float, title: str) -> Figur
         axes.plot(curve["n_labels"], curve[name], color=colour, marker="o", label=f"{name} of trust")
     axes.set(ylim=(0, 1.02), xlabel="number of labelled images", ylabel="share", title=title)
     axes.legend(loc="lower right", frameon=False)
+    return figure
+
+
+def draw_shap_summary(ranking: Ranking, features: pd.DataFrame) -> Figure:
+    """Figure 3 of Li et al., by shap: a dot for each image and feature at its SHAP value, coloured by the feature."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of matplotlib, about what shap asks of it
+        return _draw_beeswarm(ranking, features)
+
+
+def _draw_beeswarm(ranking: Ranking, features: pd.DataFrame) -> Figure:
+    import shap  # takes seconds: only what draws this figure waits for it
+    from matplotlib import pyplot
+
+    explained = shap.Explanation(
+        ranking.shap_values,
+        base_values=np.full(len(features), ranking.base),
+        data=features[list(ranking.columns)].to_numpy(dtype=np.float64),
+        feature_names=[name.replace("_", " ") for name in ranking.columns],
+    )
+    backend = pyplot.get_backend()
+    pyplot.switch_backend("agg")
+    figure, axis = pyplot.subplots(figsize=(6.5, 0.32 * len(ranking.columns) + 1.2), layout="constrained")
+    n_features = len(ranking.columns)
+    style = {"max_display": n_features, "order": np.arange(n_features), "group_remaining_features": False}
+    try:
+        shap.plots.beeswarm(explained, show=False, ax=axis, plot_size=None, **style)
+        axis.set_xlabel("SHAP value (change of the predicted F1)")
+    finally:
+        pyplot.close(figure)
+        pyplot.switch_backend(backend)
     return figure

@@ -40,11 +40,16 @@ def fit_regressor(
         return gaussian_process.fit_gaussian_process(values, targets, seed)
     if kind == "mixed_gaussian_process":
         return gaussian_process.fit_gaussian_process(values, targets, seed, groups)
+    return trees.convert_pipeline(fit_pipeline(kind, values, targets, columns, seed))
+
+
+def fit_pipeline(kind: str, values: NDArray, targets: NDArray, columns: Sequence[str], seed: int = 0):
+    """The fitted scikit-learn pipeline, a scaler and trees, behind a regressor of trees of fit_regressor()."""
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
     model = _create_trees(kind, len(values), columns, seed)
-    return trees.convert_pipeline(make_pipeline(StandardScaler(), model).fit(values, targets))
+    return make_pipeline(StandardScaler(), model).fit(values, targets)
 
 
 def _create_trees(kind: str, n_rows: int, columns: Sequence[str], seed: int):

@@ -5,14 +5,12 @@ from html import escape
 from typing import Any
 
 from emqa_dask.report.formatting import format_duration
+from emqa_dask.report.html_tables import STYLE, render_head, render_table
 
 WIDTH, HEIGHT = 560, 320  # of the plot, px
 MARGIN = 48  # around its axes, px
 HOUR_S = 3600.0
-STYLE = """body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}
-table{border-collapse:collapse;margin:1rem 0}td,th{padding:.2rem .8rem;border-bottom:1px solid #8884;text-align:right}
-td:first-child,th:first-child{text-align:left}svg{max-width:100%}.scroll{overflow-x:auto}
-:root{color-scheme:light dark}.ideal{stroke:currentColor;stroke-dasharray:4 4;opacity:.6}.line{stroke:#2878c8}
+PLOT_STYLE = """.ideal{stroke:currentColor;stroke-dasharray:4 4;opacity:.6}.line{stroke:#2878c8}
 .axis{stroke:currentColor}text{fill:currentColor;font-size:13px}circle{fill:#2878c8}polyline,line{fill:none}"""
 
 
@@ -20,25 +18,22 @@ def render_bench_page(document: Mapping[str, Any]) -> str:
     """HTML of a measurement, one file that loads nothing; `document` is what emqa bench writes as JSON."""
     summary = document["summary"]
     law = summary["law"]
-    policy = "default-src 'none'; style-src 'unsafe-inline'"
     law_text = (
         f"Time = {law['start_s']:.1f} s + images × ({1000 * law['shared_s']:.2f} ms + {1000 * law['compute_s']:.1f} ms "
         f"/ workers). The measurements deviate from it by {100 * law['error']:.1f} %."
     )
     return "".join(
         [
-            f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>emqa bench</title>'
-            f'<meta name="viewport" content="width=device-width"><meta http-equiv="Content-Security-Policy" '
-            f'content="{policy}"><style>{STYLE}</style></head><body><h1>Scaling of emqa triage</h1>',
+            render_head("emqa bench", STYLE + PLOT_STYLE) + "<h1>Scaling of emqa triage</h1>",
             f"<p>{escape(str(document['source']))}, scheduler {escape(str(document['scheduler']))}</p>",
             draw_rates([row for row in summary["groups"] if row["scaling"] == "strong"]),
-            _make_table(
+            render_table(
                 ("Scaling", "Workers", "Images", "Time", "Images/s", "MP/s", "Efficiency", "Memory, MiB"),
                 (_list_cells(row) for row in summary["groups"]),
             ),
             f"<h2>Law</h2><p>{law_text}</p>",
             f"<h2>{summary['n_images']:,} images</h2>",
-            _make_table(
+            render_table(
                 ("Workers", "Time", "Price"),
                 (
                     (f"{row['workers']:,}", format_duration(row["hours"] * HOUR_S), _format_price(row["price"]))
@@ -48,7 +43,7 @@ def render_bench_page(document: Mapping[str, Any]) -> str:
             "<h2>Stages, ms of a worker per megapixel</h2>",
             _make_stage_table(summary["groups"]),
             "<h2>Machine and versions</h2>",
-            _make_table(("Name", "Value"), ({**document["machine"], **document["versions"]}).items()),
+            render_table(("Name", "Value"), ({**document["machine"], **document["versions"]}).items()),
             f"<h2>Settings</h2><pre>{escape(document['settings'])}</pre></body></html>",
         ]
     )
@@ -69,13 +64,7 @@ def _make_stage_table(groups: Sequence[Mapping[str, Any]]) -> str:
     stages = list(dict.fromkeys(stage for row in groups for stage in row["stage_ms_per_megapixel"]))
     heads = ["Stage", *(f"{row['scaling']}, {row['workers']}" for row in groups)]
     cells = ((stage, *(f"{row['stage_ms_per_megapixel'].get(stage, 0.0):.1f}" for row in groups)) for stage in stages)
-    return _make_table(heads, cells)
-
-
-def _make_table(heads: Sequence[str], rows) -> str:
-    head = "".join(f'<th scope="col">{escape(text)}</th>' for text in heads)
-    body = "".join("<tr>" + "".join(f"<td>{escape(str(cell))}</td>" for cell in row) + "</tr>" for row in rows)
-    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    return render_table(heads, cells)
 
 
 def draw_rates(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -12,11 +12,11 @@ from sklearn.gaussian_process.kernels import ConstantKernel, DotProduct, Matern,
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from benchmarks.studies import feature_importance
 from emqa_dask import imaging_conditions, models, tables
 from emqa_dask.predict import (
     conformal,
     cross_validation,
+    feature_ranking,
     gaussian_process,
     quality_files,
     quality_fit,
@@ -349,16 +349,16 @@ def test_leaving_one_out_leaves_its_images_out_too():
 def test_ranking_finds_the_feature_that_lowers_the_error():
     table = labelled(80, 17)
     columns = ("recall", "mean_size", "score_fraction_8")
-    ranking = feature_importance.rank_features(table, table["true_f1"], columns, "boosting")
+    ranking = feature_ranking.rank_features(table, table["true_f1"], columns, "boosting")
     assert ranking.columns[0] == "score_fraction_8"
     assert (np.diff(ranking.importance) <= 0).all()
-    curve = feature_importance.sweep_feature_counts(
+    curve = feature_ranking.sweep_feature_counts(
         table, table["true_f1"], ranking.columns[::-1], "boosting", table["group"]
     )
     assert curve["n_features"].tolist() == [1, 2, 3]
     assert curve["rmse"].iloc[-1] < 0.8 * curve["rmse"].iloc[0]
     with pytest.raises(ValueError, match="Gaussian"):
-        feature_importance.rank_features(table, table["true_f1"], columns, "gaussian_process")
+        feature_ranking.rank_features(table, table["true_f1"], columns, "gaussian_process")
 
 
 def test_imaging_conditions_unlike_those_of_training_count_as_a_distance(tmp_path):

@@ -9,8 +9,7 @@ from sklearn.ensemble import ExtraTreesRegressor, RandomForestRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from benchmarks.studies import feature_importance
-from emqa_dask.predict import reasons, regressors, shap_values, trees
+from emqa_dask.predict import feature_ranking, reasons, regressors, shap_values, trees
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # of matplotlib, about what shap asks of it
@@ -62,7 +61,7 @@ def test_the_ranking_is_by_shaps_own_mean_magnitudes():
     values, targets = drawn(2)
     columns = tuple("abcdef")
     features = pd.DataFrame(values, columns=columns)
-    ranking = feature_importance.rank_features(features, targets, columns)
+    ranking = feature_ranking.rank_features(features, targets, columns)
     scaler = StandardScaler().fit(values)
     forest = RandomForestRegressor(100, random_state=0, n_jobs=1).fit(scaler.transform(values), targets)
     background = values[np.random.default_rng(0).permutation(len(values))[:50]]

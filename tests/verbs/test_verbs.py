@@ -40,6 +40,7 @@ FUNCTIONS = {
     "tune log": "tune_log",
     "tune order": "map_order",
     "import detector": "import_detector",
+    "study f1": "study_f1",
     "bench": "measure_scaling",
     "synthesise": "synthesise_archive",
     "certificates": "write_certificates",

@@ -8,7 +8,8 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from emqa_dask.predict import cross_validation, regressors
-from emqa_dask.predict.shap_values import compute_tree_shap_values
+
+ROWS = 64  # explained at once: shap prints a progress bar after 10 s
 
 
 class Ranking(NamedTuple):
@@ -29,10 +30,16 @@ def rank_features(
     """
     if kind.endswith("gaussian_process"):
         raise ValueError("features are ranked by a model of trees, not by a Gaussian process")
+    import shap  # takes seconds
+
     values = features[list(columns)].to_numpy(dtype=np.float64)
-    model = regressors.fit_regressor(kind, values, np.asarray(targets, dtype=np.float64), columns)
-    drawn = np.random.default_rng(0).permutation(len(values))[:n_background]
-    effects, base = compute_tree_shap_values(model, values, values[drawn])
+    scaler, trees = regressors.fit_pipeline(kind, values, np.asarray(targets, dtype=np.float64), columns)
+    scaled = scaler.transform(values)
+    background_rows = np.random.default_rng(0).permutation(len(values))[:n_background]
+    explainer = shap.TreeExplainer(trees, data=scaled[background_rows], feature_perturbation="interventional")
+    parts = [explainer.shap_values(scaled[start : start + ROWS]) for start in range(0, len(scaled), ROWS)]
+    effects = np.concatenate(parts)
+    base = float(np.ravel(explainer.expected_value)[0])
     importance = np.abs(effects).mean(axis=0)
     order = np.argsort(-importance, kind="stable")
     return Ranking(tuple(columns[i] for i in order), importance[order], effects[:, order], base)

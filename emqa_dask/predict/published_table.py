@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from emqa_dask.predict.identities import check_identities
 from emqa_dask.tables import SCORE_BINS
@@ -34,6 +35,25 @@ _NAMES = {
 _BINS = {name: (f"num0{k}", f"counts0{k}", f"num{k}") for k, name in enumerate(SCORE_BINS, 1)}
 _FRACTIONS = {name: (f"scorefraction{k}", f"frac0{k}", f"fraction0{k}") for k, name in enumerate(SCORE_BINS)}
 _OPTIONAL = ("mean_circularity", "std_circularity", "swelling_error")
+_HEADS = {  # columns of the layout with 26 columns, in its order, but for the bins
+    "image": "names",
+    "true_f1": "f1",
+    "precision": "precision",
+    "recall": "recall",
+    "area_ratio": "area_ratio",
+    "image_confidence": "image_confidence",
+    "mean_score": "avg obj conf",
+    "mean_size": "avg obj size",
+    "std_score": "stdev obj conf",
+    "std_size": "stdev obj size",
+    "mean_circularity": "avg pred shape",
+    "std_circularity": "stdev pred shape",
+    "n_detections": "counts",
+    "swelling_error": "swell",
+}
+MIN_SPLIT_ROWS = 5  # of a split: fewer say nothing about its error
+MIN_ROWS = 20  # of a table: 5 folds with 16 rows to fit
+GOOD_F1 = 0.5  # from which an image counts as good
 
 
 def read_published(path: str | Path) -> pd.DataFrame:
@@ -95,6 +115,47 @@ def _rename_columns(raw: pd.DataFrame, path: Path) -> pd.DataFrame:
     table["image"] = table["image"].astype(str).str.strip()
     table["split"] = table["split"].astype(str).str.split().str.join("").str.replace(":", ": ")
     return table
+
+
+def format_published(table: pd.DataFrame) -> pd.DataFrame:
+    """A table of read_published() in the published layout of 26 columns, which read_published() reads.
+
+    Columns that the table lacks are left out.
+    """
+    heads = {name: head for name, head in _HEADS.items() if name in table}
+    counts = table["n_detections"].to_numpy(dtype=np.float64)
+    bins = {f"num_0.{k}": np.round(table[name] * counts).astype(int) for k, name in enumerate(SCORE_BINS, 1)}
+    return table[list(heads)].rename(columns=heads).assign(**bins, label=table["split"])
+
+
+def check_splits(table: pd.DataFrame) -> None:
+    """Raises ValueError, with the number that is needed, for too few rows and for an F1 that is the same in all."""
+    counts = table["split"].value_counts()
+    few = [f"{split} has {n}" for split, n in counts.items() if n < MIN_SPLIT_ROWS]
+    if few:
+        raise ValueError(
+            f"too few labelled images with detections in a split: {', '.join(sorted(few))}, {MIN_SPLIT_ROWS} are "
+            "needed; label more, or leave its rows out, or unite splits"
+        )
+    if len(table) < MIN_ROWS:
+        raise ValueError(f"{len(table)} labelled images with detections: the study needs {MIN_ROWS}; label more")
+    if table["true_f1"].nunique() < 2:
+        raise ValueError(
+            f"the true F1 is {table['true_f1'].iloc[0]:g} in all {len(table)} rows: there is nothing to predict; label "
+            "images that look better, and some that look worse"
+        )
+
+
+def name_single_class(true_f1: NDArray) -> list[str]:
+    """Notes where all images are good, or none is: figures 7 to 9 then tell nothing apart."""
+    n_good = int((true_f1 >= GOOD_F1).sum())
+    if n_good == 0:
+        return [f"one class only: no image has an F1 of {GOOD_F1:g}, so there is no good one to tell"]
+    if n_good == len(true_f1):
+        return [
+            f"one class only: all {n_good} images have an F1 of at least {GOOD_F1:g}, so there is no bad one to tell"
+        ]
+    return []
 
 
 def _find_column(keys: dict[str, object], spellings: tuple[str, ...]) -> object | None:

@@ -1,0 +1,1 @@
+"""Studies on own data: experiments of the papers, with tables, figures and a page."""

@@ -1,0 +1,47 @@
+"""The study of predicted F1 on a table of labelled images: Tables 2 and 3, figures 3 to 9, interval coverage."""
+
+import hashlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pandas as pd
+from threadpoolctl import ThreadpoolController
+
+from emqa_dask.pipeline.studies import output
+from emqa_dask.pipeline.studies.f1 import show
+from emqa_dask.pipeline.studies.f1.compute import F1Options, F1Results, compute_results
+from emqa_dask.predict.published_table import check_splits, read_published
+
+Say = Callable[[str], None]
+
+
+def study_file(path: str, out: str, options: F1Options, say: Say = print) -> F1Results:
+    """The study of a CSV file in one of the published layouts; see study_table()."""
+    options.check()
+    output.check_out(out)
+    return study_table(read_published(path), out, options, {"source": path}, say)
+
+
+@ThreadpoolController().wrap(limits=1, user_api="blas")  # of small matrices, which threads make slower
+def study_table(
+    table: pd.DataFrame, out: str, options: F1Options, facts: Mapping[str, Any], say: Say = print
+) -> F1Results:
+    """Runs the study on a table of published_table.read_published(), writes its folder `out` and says the main figures.
+
+    facts: what the summary says of the table's origin. Raises ValueError, before any work, for splits of too few
+    images and an F1 that is the same in all, and FileExistsError where something else is at `out`. An interrupted
+    study goes on from its results.
+    """
+    options.check()
+    output.check_out(out)
+    check_splits(table)
+    table = table.reset_index(drop=True)
+    content = hashlib.sha256(pd.util.hash_pandas_object(table).to_numpy().tobytes()).hexdigest()
+    store = output.open_result_store(out, show.TITLE, content, options.seed)
+    results = compute_results(table, options, store, say)
+    show.write_f1_study(out, table, results, {**facts, "settings": vars(options)})
+    store.remove()
+    for line in show.describe_results(results):
+        say(line)
+    say(f"tables and figures: {out}/index.html")
+    return results
