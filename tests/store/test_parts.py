@@ -148,6 +148,20 @@ def test_a_table_survives_writing_and_reading_in_pieces(tmp_path):
     assert parts.count_rows(uri) == 25
 
 
+def test_a_growing_table_has_few_row_groups(tmp_path):
+    uri = str(tmp_path / "events.parquet")
+    n = parts.MIN_ROWS_PER_GROUP // 8
+    for k in range(20):  # as each batch of a watched archive does
+        stored = list(parts.iterate_table(uri, tables.EVENTS))
+        with parts.open_table_writer(uri, tables.EVENTS) as write:
+            for rows in stored:
+                write(rows)
+            write(pd.DataFrame({"stage": "detect", "attempt": range(k * n, (k + 1) * n)}))
+    assert parts.load_table(uri, tables.EVENTS)["attempt"].tolist() == list(range(20 * n))
+    metadata = pq.ParquetFile(uri).metadata
+    assert metadata.num_row_groups == 20 // 8 + 1
+
+
 def test_a_table_whose_writing_fails_is_not_there(tmp_path):
     uri = str(tmp_path / "events.parquet")
 
