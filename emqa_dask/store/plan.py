@@ -12,6 +12,7 @@ from emqa_dask.store import layout
 
 MIB = 2**20
 SHARDS_PER_ARCHIVE = 32  # at least, if it has the micrographs, so that workers share it; few of them waste batches
+GROWING_SHARD_LENGTH = 16  # micrographs in a shard of an archive that is watched: the first batch is not its size
 MAX_SHARD_LENGTH = 1024  # micrographs in a shard, however small they are: their rows travel with the task
 MAX_WAITING_MICROGRAPHS = 16_384  # micrographs that may wait for their shard to fill up
 MICROGRAPHS_PER_BATCH = 4096  # micrographs that are planned at a time
@@ -42,15 +43,23 @@ class OccupiedSlots:
 
 
 def choose_shard_lengths(
-    counts: Mapping[str, int], existing: Mapping[str, int], slots: OccupiedSlots, settings: Store
+    counts: Mapping[str, int],
+    existing: Mapping[str, int],
+    slots: OccupiedSlots,
+    settings: Store,
+    *,
+    is_watched: bool = False,
 ) -> dict[str, int]:
-    """Micrographs per shard of the stacks in `counts` ({stack: new micrographs}); a stack keeps that of `known`.
+    """Micrographs per shard of the stacks in `counts` ({stack: new micrographs}); a stack keeps that of `existing`.
 
     A new one has the setting's, or a 32nd of all micrographs within the bounds on a shard's micrographs and bytes: a
     shard is a task, and a GPU takes the images of a task together, so that small stacks of a large archive have one
-    shard. ValueError for a stack that has slots and no known length.
+    shard. An archive that `is_watched` grows, and has at least GROWING_SHARD_LENGTH within these bounds. ValueError for
+    a stack that has slots and no known length.
     """
     longest = math.ceil(sum(counts.values()) / SHARDS_PER_ARCHIVE)
+    if is_watched:
+        longest = max(longest, GROWING_SHARD_LENGTH)
     lengths = {}
     for stack in sorted(counts):
         if stack in slots.runs and stack not in existing:
@@ -58,7 +67,7 @@ def choose_shard_lengths(
         lengths[stack] = (
             existing.get(stack)
             or settings.shard_length
-            or _choose_shard_length(stack, min(counts[stack], longest), settings)
+            or _choose_shard_length(stack, longest if is_watched else min(counts[stack], longest), settings)
         )
     return lengths
 

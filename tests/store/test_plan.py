@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from emqa_dask import tables
 from emqa_dask.settings import Store
-from emqa_dask.store import layout
+from emqa_dask.store import layout, plan
 from emqa_dask.store.plan import OccupiedSlots, choose_shard_lengths, plan_partitions, rebatch, split_by_partition
 
 NONE = tables.empty(tables.MICROGRAPHS)
@@ -120,6 +120,15 @@ def test_the_length_of_a_shard(n, height, mib, expected):
 def test_small_stacks_of_a_large_archive_are_one_shard():
     counts = {layout.name_stack(k, 64, "uint8", 1.0): 16 for k in range(1, 201)}
     assert set(choose_shard_lengths(counts, {}, OccupiedSlots(), Store()).values()) == {16}
+
+
+def test_first_image_of_a_watch_sets_no_shard_length():
+    small, large = layout.name_stack(64, 64, "uint8", 1.0), layout.name_stack(4096, 4096, "uint16", 1.0)
+    store = Store(shard_mib=64)
+    lengths = choose_shard_lengths({small: 1, large: 1}, {}, OccupiedSlots(), store, is_watched=True)
+    assert lengths == {small: plan.GROWING_SHARD_LENGTH, large: 2}  # 32 MiB each
+    assert choose_shard_lengths({small: 5}, {small: 3}, OccupiedSlots(), store, is_watched=True) == {small: 3}
+    assert choose_shard_lengths({small: 6400}, {}, OccupiedSlots(), store, is_watched=True) == {small: 200}
 
 
 @given(

@@ -65,7 +65,7 @@ def ingest(
     if watched_files is None and (not counts or len(sources) > 1):
         _check_not_all_gone(workspace, archive_files, names, present)
     if names:
-        _enter_micrographs(workspace, names, counts, settings)
+        _enter_micrographs(workspace, names, counts, settings, is_watched=watched_files is not None)
         _enter_files(workspace, names, uris)
     _note_presence(workspace, present)
     if not parts.count_rows(workspace.catalog):
@@ -90,7 +90,9 @@ def _make_survey_tasks(
         yield Task(names[-1], (workspace, names[-1], entries, settings), len(entries))
 
 
-def _enter_micrographs(workspace: Workspace, names: Sequence[str], counts: Counter, settings: Settings) -> None:
+def _enter_micrographs(
+    workspace: Workspace, names: Sequence[str], counts: Counter, settings: Settings, *, is_watched: bool
+) -> None:
     """Assigns slots to the surveyed micrographs, after those in the ledger and in the stacks."""
     uri = workspace.micrographs
     ids = DigestSet()
@@ -99,7 +101,7 @@ def _enter_micrographs(workspace: Workspace, names: Sequence[str], counts: Count
         ids.add(digests.parse_hex_ids(rows["micrograph_id"]))
         occupied_slots.add(rows)
     lengths = plan.choose_shard_lengths(
-        counts, stacks.read_shard_lengths(workspace.uri), occupied_slots, settings.store
+        counts, stacks.read_shard_lengths(workspace.uri), occupied_slots, settings.store, is_watched=is_watched
     )
 
     def new() -> Iterator[pd.DataFrame]:
