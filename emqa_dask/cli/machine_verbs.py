@@ -21,6 +21,14 @@ def add_synthesise(verbs) -> None:
     synthesise.add_argument("--profile", default="demo", help="default: demo; an unknown name lists them all")
     synthesise.add_argument("--n", type=int, default=60, help="micrographs to write, default 60")
     synthesise.add_argument("--seed", type=int, default=0, help="same seed, same archive; default 0")
+    synthesise.add_argument(
+        "--dose-factor",
+        metavar="X",
+        type=float,
+        default=1.0,
+        help="of profile hrtem-particles: every dose times X, so that the same seed gives the same specimens, acquired "
+        "again; default 1",
+    )
     synthesise.set_defaults(run=run_synthesise)
 
 
@@ -36,7 +44,8 @@ def run_synthesise(options: argparse.Namespace) -> int:
             bar.total = total
             bar.update(n_done - bar.n)
 
-        counts = synthesise(options.out, options.profile, options.n, options.seed, progress=progress)
+        choices = {"progress": progress, "dose_factor": options.dose_factor}
+        counts = synthesise(options.out, options.profile, options.n, options.seed, **choices)
     say(
         f"{counts['n_micrographs']} micrographs in {counts['n_files']} files in {options.out}; truth: {counts['truth']}"
     )

@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 
 from emqa_dask import output_folders
-from emqa_dask.number_ranges import check_integer, check_seed
-from emqa_dask.synthetic import coco, sessions, writers
+from emqa_dask.number_ranges import check_integer, check_number, check_seed
+from emqa_dask.synthetic import coco, mdoc, sessions, writers
 from emqa_dask.synthetic.faults import FAULTS, FOREIGN, apply_fault, make_foreign_image, make_near_duplicate
-from emqa_dask.synthetic.profiles import PROFILES, make_sample
+from emqa_dask.synthetic.profiles import PROFILES, UNEXPOSED, make_sample
 from emqa_dask.synthetic.sample import Sample, compute_tight_boxes
 from emqa_dask.synthetic.sessions import SessionPlan
 
@@ -54,6 +54,7 @@ def synthesise(
     shape: tuple[int, int] | None = None,
     faults: Sequence[str] | None = None,
     progress: Callable[[int, int], None] | None = None,
+    dose_factor: float = 1.0,
 ) -> dict:
     """Write `n` micrographs of `profile` (frames of stacks count one each) into folder `out`, and the truth beside it.
 
@@ -62,10 +63,13 @@ def synthesise(
     `fault`, `is_annotated` an image), `faults.csv` (file, frame, fault, severity; fault empty for good ones) and
     `others.csv` (file, kind). `faults` None takes all of `FAULTS` for 30 % of the micrographs, each at least once when
     `n` is 40 or more; an empty one makes only good images. `shape` None draws one a session. `progress(done, n)` is
-    called after every file. Same arguments, same bytes.
+    called after every file. Same arguments, same bytes. `dose_factor` multiplies the dose of every image of a profile
+    that notes it (hrtem-particles): the same archive, acquired again. Such images have a file of SerialEM beside them,
+    with dose, defocus and pixel size.
 
     Returns counts: `n_files`, `n_micrographs`, `formats`, `faults`, and `truth` (the folder). Raises ValueError for an
-    unknown profile or fault or `n` below 1, FileExistsError when `out` or its truth folder is not empty.
+    unknown profile or fault, `n` below 1 or a dose_factor that the profile does not take, FileExistsError when `out` or
+    its truth folder is not empty.
     """
     out = Path(out)
     truth = out.with_name(out.name + ".truth")
@@ -74,6 +78,8 @@ def synthesise(
     _check_arguments(out, truth, profile, n, faults)
     rng = np.random.default_rng([seed, n])
     session_plans = sessions.plan_sessions(rng, PROFILES[profile], int(np.clip(n // 8, 1, 60)), shape)
+    if dose_factor != 1:
+        _change_dose(session_plans, profile, dose_factor)
     files = plan_files(rng, n, faults, session_plans)
 
     images, annotations, rows = _write_files(out, files, session_plans, seed, n, progress)
@@ -137,6 +143,16 @@ def _check_arguments(out: Path, truth: Path, profile: str, n: int, faults: tuple
         if os.path.lexists(folder) and (folder.is_symlink() or not folder.is_dir() or any(folder.iterdir())):
             raise FileExistsError(f"{folder} is there and not empty: choose another name, or move it away")
         output_folders.check_parent_folders(output_folders.make_absolute(folder))
+
+
+def _change_dose(session_plans: list[SessionPlan], profile: str, dose_factor: float) -> None:
+    check_number("dose_factor", dose_factor, 1e-3, 1e3)
+    for session in session_plans:
+        if session.micrograph_family not in UNEXPOSED:
+            raise ValueError(
+                f"dose_factor {dose_factor:g}: images of profile {profile} note no dose; draw {UNEXPOSED[0]}"
+            )
+        session.choices["dose_factor"] = dose_factor
 
 
 def plan_files(
@@ -206,6 +222,9 @@ def _write_file(path: Path, number: int, files: list[File], session_plans: list[
         content.nm_per_pixel,
         meta=meta | ({"voltage_kv": voltage} if voltage else {}),
     )
+    metas = [sample.meta for sample in content.samples]
+    if all(map(mdoc.has_conditions, metas)) and content.nm_per_pixel:
+        mdoc.write_mdoc(path, metas, content.pixels.shape[1:3], content.nm_per_pixel)
     return content
 
 
@@ -238,7 +257,8 @@ def _draw_file_content(rng: np.random.Generator, file: File, session: SessionPla
         choices = {"severity": severity, "nm_per_pixel": nm_per_pixel}
         pixels.append(apply_fault(fault, sample.image, rng, **choices) if fault else sample.image)
         severities.append(severity)
-    return Content(np.stack(pixels), samples, severities, nm_per_pixel if carries_size and not forgets_size else None)
+    is_stated = mdoc.has_conditions(samples[0].meta) or (carries_size and not forgets_size)
+    return Content(np.stack(pixels), samples, severities, nm_per_pixel if is_stated else None)
 
 
 def _make_image_record(number, name, frame, fault, sample, content, session) -> dict:

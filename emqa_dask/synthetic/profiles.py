@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from emqa_dask.synthetic import camera, cavities, lattices, particles, textures
+from emqa_dask.synthetic import camera, cavities, hrtem, lattices, particles, textures
 from emqa_dask.synthetic.sample import Sample, draw_log_uniform
 
 # Profile -> families with their share. `demo` is what `emqa synthesise` and `make demo` write: mixed, with every fault.
@@ -11,6 +11,7 @@ FAMILIES = {
     "nanoparticle-tem": particles.draw_particles,
     "atomic-stem": lattices.draw_lattice,
     "sem-texture": textures.draw_texture,
+    "hrtem-particles": hrtem.draw_hrtem_particles,
 }
 PROFILES = {
     **{name: {name: 1.0} for name in FAMILIES},
@@ -18,6 +19,7 @@ PROFILES = {
     "demo": {"cavity-tem": 0.5, "nanoparticle-tem": 0.3, "atomic-stem": 0.1, "sem-texture": 0.1},
 }
 CLEAR_CONTRAST = {"cavity-tem": (0.3, 1.1), "nanoparticle-tem": (0.6, 3.0)}
+UNEXPOSED = ("hrtem-particles",)  # families that draw the dose per area, not per pixel
 SHAPES = ((384, 384), (512, 512), (666, 666), (640, 480), (708, 708), (768, 1024), (1024, 1024))
 SHAPE_SHARES = (0.08, 0.42, 0.06, 0.06, 0.06, 0.08, 0.24)
 
@@ -38,7 +40,7 @@ def make_sample(
     family_weights = PROFILES[profile]
     micrograph_family = str(rng.choice(list(family_weights), p=list(family_weights.values())))
     default_shape = SHAPES[int(rng.choice(len(SHAPES), p=SHAPE_SHARES))]
-    if clear:
+    if clear and micrograph_family not in UNEXPOSED:
         choices = {"exposure": camera.draw_settings(rng, low_dose=150)} | choices
         if micrograph_family in CLEAR_CONTRAST:
             choices = {"contrast": draw_log_uniform(rng, *CLEAR_CONTRAST[micrograph_family])} | choices

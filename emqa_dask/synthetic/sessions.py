@@ -35,7 +35,9 @@ _PIXELS = {
     "nanoparticle-tem": (0.08, 0.5),
     "atomic-stem": (0.011, 0.017),
     "sem-texture": None,
+    "hrtem-particles": (0.08, 0.2),
 }
+_ONE_MAGNIFICATION = ("atomic-stem", "hrtem-particles")  # families of which a session has one magnification
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ class SessionPlan:
         step = float(rng.choice([0.5, 1.0, 2.0], p=[0.15, 0.7, 0.15]))
         if self.nm_per_pixel is None:
             return None
-        return self.nm_per_pixel * (1.0 if self.micrograph_family == "atomic-stem" else step)
+        return self.nm_per_pixel * (1.0 if self.micrograph_family in _ONE_MAGNIFICATION else step)
 
 
 def plan_sessions(
