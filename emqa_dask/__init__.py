@@ -72,6 +72,7 @@ _HOMES = {
     "tune_log": "emqa_dask.verbs.models",
     "map_order": "emqa_dask.verbs.models",
     "study_f1": "emqa_dask.verbs.studies",
+    "study_conditions": "emqa_dask.verbs.studies",
     "import_detector": "emqa_dask.verbs.machine",
     "synthesise_archive": "emqa_dask.verbs.machine",
     "write_certificates": "emqa_dask.verbs.machine",

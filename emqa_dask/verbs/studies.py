@@ -1,8 +1,10 @@
-"""The papers' experiments on own data: study f1."""
+"""The papers' experiments on own data: study f1, study conditions."""
 
 from collections.abc import Sequence
 
+from emqa_dask.cli import study_conditions as conditions_verb
 from emqa_dask.cli import study_f1 as f1_verb
+from emqa_dask.settings import Settings
 from emqa_dask.verbs.call import call_verb, list_texts
 
 
@@ -50,4 +52,64 @@ def study_f1(
     """
     values = {"source": str(source), "out": str(out), "repeats": repeats, "models": list_texts(models)}
     call_verb(f1_verb.run_study_f1, "study", kind="f1", seed=seed, short=short, **values)
+    return str(out)
+
+
+def study_conditions(
+    model: str,
+    out: str = "study-conditions",
+    settings: Settings | None = None,
+    *,
+    specimens: int | None = None,
+    workspace: str = "",
+    labels: Sequence[str] = (),
+    dose: Sequence[float] | None = None,
+    defocus: Sequence[float] | None = None,
+    pixel_size: Sequence[float] | None = None,
+    seed: int = 0,
+    model_out: str = "",
+) -> str:
+    """Folder of a study of how a detector's F1 depends on imaging conditions. The verb `study conditions`.
+
+    Parameters
+    ----------
+    model : str
+        Quality model, which names its detector.
+    out : str, default "study-conditions"
+        Folder to write.
+    settings : Settings, optional
+        Of the detector. Default: those of the workspace, or the defaults.
+    specimens : int, optional
+        Number of specimens to draw.
+    workspace : str, default ""
+        Workspace with labelled micrographs, instead of drawn specimens.
+    labels : sequence of str, optional
+        Files of boxes, with `workspace`.
+    dose : sequence of float, optional
+        Doses of the grid, electrons per square nanometre.
+    defocus : sequence of float, optional
+        Defoci of the grid, nm, negative for underfocus; with `specimens`.
+    pixel_size : sequence of float, optional
+        Pixel sizes of the grid, nm.
+    seed : int, default 0
+        The same seed gives the same images.
+    model_out : str, default ""
+        Model directory to write: `model` with the response surface on its card. Default: `out` with "-model".
+
+    Returns
+    -------
+    str
+        `out`.
+
+    Raises
+    ------
+    ValueError
+        If there are no labelled images, a grid has too few values, or images cannot be acquired again on it.
+    FileExistsError
+        If something that emqa_dask did not write is at `out` or `model_out`.
+    """
+    axes = {"dose": dose, "defocus": defocus, "pixel_size": pixel_size}
+    values = {"model": str(model), "out": str(out), "model_out": str(model_out), "workspace": str(workspace), **axes}
+    values |= {"labels": list_texts(labels), "specimens": specimens, "seed": seed, "kind": "conditions"}
+    call_verb(conditions_verb.run_study_conditions, "study", settings=settings, **values)
     return str(out)

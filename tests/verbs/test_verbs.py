@@ -41,6 +41,7 @@ FUNCTIONS = {
     "tune order": "map_order",
     "import detector": "import_detector",
     "study f1": "study_f1",
+    "study conditions": "study_conditions",
     "bench": "measure_scaling",
     "synthesise": "synthesise_archive",
     "certificates": "write_certificates",
