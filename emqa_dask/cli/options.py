@@ -74,7 +74,7 @@ def parse_settings_changes(options: argparse.Namespace) -> dict[str, dict[str, o
         except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
             parsed = value
         changes.setdefault(section, {})[name] = parsed
-    if options.detectors and options.verb != "calibrate":
+    if options.detectors and options.verb not in ("calibrate", "study"):
         changes.setdefault("detect", {})["detectors"] = options.detectors
     if options.classifier is not None:
         changes.setdefault("classify", {})["model"] = options.classifier

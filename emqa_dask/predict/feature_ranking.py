@@ -1,5 +1,6 @@
 """Importance of features: ranking by SHAP values, and the error against the number of features kept."""
 
+import warnings
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -21,6 +22,14 @@ class Ranking(NamedTuple):
     base: float
 
 
+def import_shap():
+    """The package shap, whose import takes seconds and makes matplotlib warn."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import shap
+    return shap
+
+
 def rank_features(
     features: pd.DataFrame, targets: ArrayLike, columns: Sequence[str], kind: str = "forest", n_background: int = 50
 ) -> Ranking:
@@ -30,8 +39,7 @@ def rank_features(
     """
     if kind.endswith("gaussian_process"):
         raise ValueError("features are ranked by a model of trees, not by a Gaussian process")
-    import shap  # takes seconds
-
+    shap = import_shap()
     values = features[list(columns)].to_numpy(dtype=np.float64)
     scaler, trees = regressors.fit_pipeline(kind, values, np.asarray(targets, dtype=np.float64), columns)
     scaled = scaler.transform(values)

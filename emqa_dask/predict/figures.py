@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from emqa_dask.predict.feature_ranking import Ranking
+from emqa_dask.predict.feature_ranking import Ranking, import_shap
 
 
 def plot_label_curve(curve: pd.DataFrame, precision: float, title: str) -> Figure:
@@ -36,8 +36,9 @@ def draw_shap_summary(ranking: Ranking, features: pd.DataFrame) -> Figure:
 
 
 def _draw_beeswarm(ranking: Ranking, features: pd.DataFrame) -> Figure:
-    import shap  # takes seconds: only what draws this figure waits for it
     from matplotlib import pyplot
+
+    shap = import_shap()
 
     explained = shap.Explanation(
         ranking.shap_values,

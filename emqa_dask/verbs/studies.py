@@ -10,8 +10,14 @@ from emqa_dask.verbs.call import call_verb, list_texts
 
 def study_f1(
     source: str,
+    labels: str | Sequence[str] = (),
     out: str = "study-f1",
+    settings: Settings | None = None,
     *,
+    detectors: Sequence[str] = (),
+    train_on: Sequence[str] = (),
+    test_on: Sequence[str] = (),
+    iou: float | None = None,
     repeats: int = 10,
     models: Sequence[str] = (),
     seed: int = 0,
@@ -22,15 +28,21 @@ def study_f1(
     Parameters
     ----------
     source : str
-        CSV table in one of the layouts of Li et al.: a row for each image and split.
+        A workspace, or a CSV table in one of the layouts of Li et al.: a row for each image and split.
+    labels : str or sequence of str, optional
+        Labels of micrographs of the workspace, in any format of ``calibrate_workspace``; none with a table.
     out : str, default "study-f1"
         Folder to write.
-    repeats : int, default 10
-        Repeats of the random folds.
+    settings : Settings, optional
+        Default: those of the workspace.
+    detectors, train_on, test_on : sequence of str, optional
+        Detectors of the run; texts DETECTOR=SET and SET=GLOB. Default: all; names of detectors; folders.
+    iou : float, optional
+        IoU from which a box counts as found. Default: 0.1.
+    repeats, seed : int
+        Number of repeats of the random folds, default 10, and their seed.
     models : sequence of str, optional
         Models beside the forest. Default: both Gaussian processes.
-    seed : int, default 0
-        Of the random folds.
     short : bool, default False
         The forest alone, without the number of features and the coverage of intervals.
 
@@ -42,7 +54,7 @@ def study_f1(
     Raises
     ------
     ValueError
-        If the table lacks columns, breaks an identity, or has too few rows in a split.
+        If the table is faulty or small, or labels, detectors or sets do not fit the workspace.
     FileExistsError
         If something that no study wrote is at `out`.
 
@@ -50,8 +62,10 @@ def study_f1(
     ----------
     Li et al., Digital Discovery 4 (2025) 987.
     """
-    values = {"source": str(source), "out": str(out), "repeats": repeats, "models": list_texts(models)}
-    call_verb(f1_verb.run_study_f1, "study", kind="f1", seed=seed, short=short, **values)
+    values = {"source": str(source), "labels": list_texts(labels), "out": str(out), "models": list_texts(models)}
+    values |= {"detectors": list_texts(detectors), "train_on": list_texts(train_on), "test_on": list_texts(test_on)}
+    values |= {"iou": iou, "repeats": repeats, "seed": seed, "short": short, "kind": "f1"}
+    call_verb(f1_verb.run_study_f1, "study", settings=settings, **values)
     return str(out)
 
 

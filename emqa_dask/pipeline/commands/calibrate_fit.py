@@ -74,7 +74,7 @@ def calibrate_run(
     choice = choose_detection(f1, settings.featurise.score_floor)
     base = _select_base(bases[choice.detector], matching[1], choice.score_floor)
     chosen_settings = replace(settings, {"featurise": {"score_floor": choice.score_floor}})
-    features = _make_features(workspace, labelled.rows, labelled.features, chosen_settings, choice.detector)
+    features = make_features(workspace, labelled.rows, labelled.features, chosen_settings, choice.detector)
     truth = labelled.compute_quality(choice.detector, choice.score_floor, *matching)
     failed = sorted(set(labelled.truth) - set(features["micrograph_id"]))
     result = calibration.calibrate_quality_model(
@@ -145,7 +145,7 @@ def label_sessions(rows: pd.DataFrame) -> list[str]:
     return list(acquisition + "|" + rows["uri"].str.rpartition("/")[0])
 
 
-def _make_features(
+def make_features(
     workspace: Workspace, rows: pd.DataFrame, features: pd.DataFrame, settings: Settings, detector: str
 ) -> pd.DataFrame:
     """Input of the quality model for micrographs `rows` at the score floor of the settings; no pixel is read."""
@@ -168,7 +168,7 @@ def _read_sample(
     rows = rows[~rows["micrograph_id"].isin(labelled.truth)].reset_index(drop=True)
     if rows.empty:
         return rows
-    return _make_features(workspace, rows, read_table(workspace, settings, "features", rows), settings, detector)
+    return make_features(workspace, rows, read_table(workspace, settings, "features", rows), settings, detector)
 
 
 def _measure_trust(

@@ -12,7 +12,7 @@ from emqa_dask.number_ranges import check_integer
 from emqa_dask.pipeline.studies import output
 from emqa_dask.predict import feature_ranking, protocols, regressors
 from emqa_dask.predict.forest import PAPER_FEATURES
-from emqa_dask.predict.published_table import list_repeated_rows, name_single_class
+from emqa_dask.predict.published_table import MIN_ROWS, list_repeated_rows, name_single_class
 from emqa_dask.tables import DETECTION_FEATURES
 
 Say = Callable[[str], None]
@@ -130,13 +130,16 @@ def _measure_targets(
     """Table 3: errors of the forest on random folds for precision, recall, swelling error and F1."""
     results = []
     for name, column in TARGETS.items():
-        if column not in table or not np.isfinite(table[column]).all() or table[column].nunique() < 2:
+        known_rows = table[np.isfinite(table[column])] if column in table else table[:0]
+        if len(known_rows) < MIN_ROWS or known_rows[column].nunique() < 2:
             continue
-        rows = protocols.arrange_splits(table, PAPER_FEATURES, column)
+        rows = protocols.arrange_splits(known_rows, PAPER_FEATURES, column)
         predictions = _predict_repeats(rows, options, min(options.repeats, TARGET_REPEATS), column, store)
         errors = protocols.measure_splits(rows, protocols.RANDOM, predictions)[0]
-        results.append({"target": name, **{metric: errors[metric] for metric in protocols.METRICS}})
-    results.append({"target": "F1", **{metric: f1_errors[metric] for metric in protocols.METRICS}})
+        results.append(
+            {"target": name, "n": len(rows.true), **{metric: errors[metric] for metric in protocols.METRICS}}
+        )
+    results.append({"target": "F1", "n": len(table), **{metric: f1_errors[metric] for metric in protocols.METRICS}})
     return pd.DataFrame(results)
 
 

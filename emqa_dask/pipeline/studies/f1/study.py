@@ -1,7 +1,7 @@
 """The study of predicted F1 on a table of labelled images: Tables 2 and 3, figures 3 to 9, interval coverage."""
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -10,9 +10,32 @@ from threadpoolctl import ThreadpoolController
 from emqa_dask.pipeline.studies import output
 from emqa_dask.pipeline.studies.f1 import show
 from emqa_dask.pipeline.studies.f1.compute import F1Options, F1Results, compute_results
+from emqa_dask.pipeline.studies.f1.splits import SplitPlan
+from emqa_dask.pipeline.studies.f1.workspace_table import make_study_rows
 from emqa_dask.predict.published_table import check_splits, read_published
+from emqa_dask.settings import Settings
 
 Say = Callable[[str], None]
+
+
+def study_workspace(
+    root: str,
+    labels: Sequence[str],
+    out: str,
+    settings: Settings,
+    options: F1Options,
+    plan: SplitPlan,
+    detectors: Sequence[str] = (),
+    iou_threshold: float | None = None,
+    say: Say = print,
+) -> F1Results:
+    """The study of a workspace's labelled images; see workspace_table.make_study_rows() and study_table()."""
+    options.check()
+    output.check_out(out)
+    rows = make_study_rows(root, labels, settings, plan, detectors, iou_threshold)
+    for note in rows.notes:
+        say(note)
+    return study_table(rows.table, out, options, {"source": root, **rows.facts, "left_out": rows.notes}, say)
 
 
 def study_file(path: str, out: str, options: F1Options, say: Say = print) -> F1Results:
