@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 LOGARITHMIC = ("dose_e_per_nm2", "nm_per_pixel")  # conditions of which ratios count; of the defocus, differences count
 CARD_TABLE = "conditions"  # of a model's card
-DOSE_FACTORS = (2, 4, 8)  # of which triage says what they would give
+DOSE_FACTOR = 2.0  # of which triage says what it would give
 _ROWS_AT_ONCE = 4096
 
 

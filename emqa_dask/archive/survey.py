@@ -127,6 +127,7 @@ def _survey_frame(row: dict, number: int, frame: Frame, settings: Archive, *, is
         "instrument": header.instrument,
         "acquired": header.acquired,
         "dose_e_per_nm2": header.dose_e_per_nm2,
+        "stated_defocus_nm": header.stated_defocus_nm,
         "exposure_s": header.exposure_s,
         "detector": header.detector,
         "stage_x_um": header.stage_x_um,

@@ -33,6 +33,10 @@ _IMAGING_CONDITIONS: Columns = {
         "Date and time of the acquisition, ISO 8601, as precise as the file gives it. Null when it is unknown.",
     ),
     "dose_e_per_nm2": (pa.float64(), "Electron dose in electrons per square nanometre. NaN when it is unknown."),
+    "stated_defocus_nm": (
+        pa.float64(),
+        "Defocus as the microscope noted it, in nm; negative for underfocus. NaN when it is unknown.",
+    ),
     "exposure_s": (pa.float64(), "Exposure time or frame time in s. NaN when it is unknown."),
     "detector": (pa.string(), "Name of the detector or camera as written in the file. Null when it is unknown."),
     "stage_x_um": (pa.float64(), "Position of the stage along x in µm. NaN when it is unknown."),

@@ -46,6 +46,16 @@ TRIAGE = define_schema(
             "Probability that the F1 of the detections is at least triage.trust_f1, from 0.01 to 0.99. NaN without a "
             "prediction.",
         ),
+        "predicted_loss": (
+            pa.float64(),
+            "F1 that the detector loses by the imaging conditions (dose, defocus, pixel size): at the best conditions "
+            "of the study, minus at those of the image, by the response surface on the quality model's card. NaN "
+            "without a surface, where a condition is unknown, and outside the grid of the study.",
+        ),
+        "f1_probability_at_twice_dose": (
+            pa.float64(),
+            "f1_probability if the image had twice its dose, by the same surface. NaN where that says nothing.",
+        ),
         "predicted_precision": (pa.float64(), "Predicted precision of the detections; see predictions."),
         "predicted_precision_low": (pa.float64(), "Lower end of its conformal interval."),
         "predicted_precision_high": (pa.float64(), "Upper end of its conformal interval."),
@@ -99,6 +109,11 @@ TRIAGE = define_schema(
             "Date and time of the acquisition, ISO 8601, as precise as the file gives it. Null when it is unknown.",
         ),
         "voltage_kv": (pa.float64(), "Acceleration voltage in kV. NaN when it is unknown."),
+        "dose_e_per_nm2": (pa.float64(), "Electron dose in electrons per square nanometre; see micrographs."),
+        "stated_defocus_nm": (
+            pa.float64(),
+            "Defocus as the microscope noted it, in nm; negative for underfocus. NaN when it is unknown.",
+        ),
         "magnification": (pa.float64(), "Magnification that the microscope indicated. NaN when it is unknown."),
         "height_px": (pa.int64(), "Height of the image in px (rows). Null for a file without micrographs."),
         "width_px": (pa.int64(), "Width of the image in px (columns). Null for a file without micrographs."),

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from emqa_dask.tables import F1_LEVELS, F1_QUANTILES
 
@@ -22,3 +22,9 @@ def compute_f1_probability(predictions: pd.DataFrame, limit: float) -> NDArray[n
     level = levels[upper - 1] + np.clip(share, 0, 1) * (levels[upper] - levels[upper - 1])
     level = np.where(n_below == 0, levels[0], level)
     return np.where(np.isnan(quantiles).any(axis=1), np.nan, 1 - level)
+
+
+def compute_shifted_probability(predictions: pd.DataFrame, gain: ArrayLike, limit: float) -> NDArray[np.float64]:
+    """compute_f1_probability() (n,) if F1 were higher by `gain` (n,); NaN where the gain is unknown."""
+    shifted = predictions[list(F1_QUANTILES)].add(np.asarray(gain, float), axis=0)
+    return compute_f1_probability(shifted, limit)

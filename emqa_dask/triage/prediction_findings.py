@@ -14,6 +14,7 @@ OBJECT_WORDS = {
     "lattice": "an atomic lattice",
     "texture": "grains or a rough surface",
 }
+MIN_LOSS = 0.05  # of F1 by imaging conditions, from which it is worth a sentence: about the error of the surface
 N_BECAUSE = 2  # reasons of a predicted F1 that an explanation contains; more make it long
 
 
@@ -42,6 +43,9 @@ def list_prediction_findings(rows: pd.DataFrame, is_open: pd.Series, settings: T
             make_findings(is_empty, "no_detections", MEANINGS["no_detections"]),
             make_findings(is_complete & rows["is_capped"], "too_many_blobs", _describe_cap(rows)),
             _list_f1_findings(rows, is_complete & ~is_out & ~is_empty, settings),
+            make_findings(
+                is_complete & rows["predicted_loss"].gt(MIN_LOSS), "imaging_conditions", describe_loss(rows, settings)
+            ),
         ]
     )
 
@@ -106,6 +110,17 @@ def describe_f1(rows: pd.DataFrame, settings: Triage) -> pd.Series:
         for mean, low, high, p in zip(*columns, strict=True)
     ]
     texts = [text + _describe_reasons(reasons) for text, reasons in zip(texts, rows["because"], strict=True)]
+    return pd.Series(texts, index=rows.index, dtype=object)
+
+
+def describe_loss(rows: pd.DataFrame, settings: Triage) -> pd.Series:
+    """The predicted loss of each row, and what twice the dose would give, as sentences."""
+    texts = []
+    for loss, probability in zip(rows["predicted_loss"], rows["f1_probability_at_twice_dose"]):
+        text = f"By its dose, defocus and pixel size the detector loses about {loss:.2f} of F1."
+        if np.isfinite(probability):
+            text += f" At twice the dose, F1 is at least {settings.trust_f1:g} with a probability of {probability:.2f}."
+        texts.append(text)
     return pd.Series(texts, index=rows.index, dtype=object)
 
 

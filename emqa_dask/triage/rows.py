@@ -10,6 +10,7 @@ MICROGRAPH_COLUMNS = ("uri", "frame", "content_sha256", "height_px", "width_px")
 MICROGRAPH_COLUMNS += ("nm_per_pixel", "nm_per_pixel_y", "nm_per_pixel_source", "damage")
 MICROGRAPH_COLUMNS += ("colour", "colour_fraction", "annotated_fraction")
 ACQUISITION_COLUMNS = ("instrument", "acquired", "voltage_kv", "magnification")  # that the triage table repeats
+ACQUISITION_COLUMNS += ("dose_e_per_nm2", "stated_defocus_nm")
 FILE_COLUMNS = ("format", "status", "reason", "error", "n_frames_lost")  # of a file's own row only
 CHECK_STAGES = ("check", "custom_checks")  # of a failure: of one image, and of all images of a partition
 FEATURE_COLUMNS = ("disordered_fraction", "defocus_nm")
@@ -33,6 +34,8 @@ ROWS = pa.schema(
         *(tables.MEASUREMENTS.field(name) for name in MEASUREMENT_COLUMNS),
         *(tables.PREDICTIONS.field(name) for name in PREDICTION_COLUMNS),
         *(tables.CLASSIFICATIONS.field(name).with_name(new_name) for name, new_name in CLASS_NAMES.items()),
+        pa.field("predicted_loss", pa.float64()),  # of F1, by the imaging conditions
+        pa.field("dose_gain", pa.float64()),  # of F1, by DOSE_FACTOR times the dose
         pa.field("is_predicted", pa.bool_()),  # whether tables.PREDICTIONS has a row
         pa.field("is_nm_per_pixel_suspect", pa.bool_()),
         pa.field("session", pa.string()),  # folder, instrument and magnification

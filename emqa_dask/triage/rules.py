@@ -82,6 +82,7 @@ RULES = (
     Rule("remark", NOTE, "All images of the file could be read; there is something to know about it."),
     Rule("colour_map", NOTE, "The file shows intensities by a colour map; they were read back from its colours."),
     Rule("coloured_annotations", NOTE, "Coloured annotations were replaced by their surroundings."),
+    Rule("imaging_conditions", NOTE, "Dose, defocus and pixel size cost F1, by the response surface of the model."),
     Rule("not_classified", NOTE, "The classifier could not look at the image."),
     *_list_flag_rules(NOTE),
 )

@@ -9,7 +9,7 @@ import pyarrow as pa
 from emqa_dask import tables
 from emqa_dask.settings import Triage
 from emqa_dask.triage.classifier_findings import list_class_findings
-from emqa_dask.triage.f1_probability import compute_f1_probability
+from emqa_dask.triage.f1_probability import compute_f1_probability, compute_shifted_probability
 from emqa_dask.triage.findings import make_findings
 from emqa_dask.triage.input_findings import list_file_findings, list_flag_findings
 from emqa_dask.triage.prediction_findings import describe_f1, join_reasons, list_prediction_findings
@@ -46,6 +46,7 @@ def decide(rows: pd.DataFrame, flags: pd.DataFrame, settings: Triage, rules: Seq
     """
     rows = complete_rows(rows)
     rows["f1_probability"] = compute_f1_probability(rows, settings.trust_f1)
+    rows["f1_probability_at_twice_dose"] = compute_shifted_probability(rows, rows["dose_gain"], settings.trust_f1)
     ordered_rules = sort_rules(rules)
     flag_findings = list_flag_findings(rows, flags, {rule.code for rule in rules})
     is_junk = np.zeros(len(rows), bool)

@@ -65,7 +65,7 @@ MDOC = (
 MDOC_SECTION = (
     "[ZValue = {k}]\r\nTiltAngle = {tilt}\r\nStagePosition = 123.5 -45.25\r\nStageZ = 10\r\nMagnification = 105000\r\n"
     "ExposureDose = 3.5\r\nDoseRate = 2.8\r\nPixelSpacing = 5.4\r\nExposureTime = 0.8\r\nBinning = 1\r\n"
-    "NumSubFrames = 4\r\nFrameDosesAndNumber = 0.75 4\r\nDateTime = 14-Sep-26  13:42:09\r\n\r\n"
+    "Defocus = -1.25\r\nNumSubFrames = 4\r\nFrameDosesAndNumber = 0.75 4\r\nDateTime = 14-Sep-26  13:42:09\r\n\r\n"
 )
 NION = '{"version": 1, "spatial_calibrations": [{"scale": 0.5, "units": "nm"}, {"scale": 0.5, "units": "nm"}]}'
 
@@ -204,6 +204,7 @@ def test_serialem_section_per_frame(tmp_path, name):
         assert header.nm_per_pixel == pytest.approx(0.54)
         assert (header.voltage_kv, header.magnification, header.instrument) == (300, 105000, "Krios 3.1")
         assert (header.dose_e_per_nm2, header.exposure_s) == pytest.approx((350, 0.8))
+        assert header.stated_defocus_nm == -1250
         assert (header.stage_x_um, header.stage_y_um, header.stage_z_um) == (123.5, -45.25, 10)
         assert header.acquired == "2026-09-14T13:42:09"
 

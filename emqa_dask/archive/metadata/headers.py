@@ -26,6 +26,7 @@ class Header:
     instrument: str | None = None
     acquired: str | None = None  # ISO 8601, as precise as the file gives it
     dose_e_per_nm2: float = math.nan
+    stated_defocus_nm: float = math.nan  # negative for underfocus
     exposure_s: float = math.nan
     detector: str | None = None  # or the camera
     stage_x_um: float = math.nan

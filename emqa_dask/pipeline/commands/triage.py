@@ -12,6 +12,7 @@ from emqa_dask.backend import to_device
 from emqa_dask.pipeline.commands import ingest
 from emqa_dask.pipeline.commands.bundled_tables import say_unfit_models
 from emqa_dask.pipeline.commands.choose_detectors import choose_detectors
+from emqa_dask.pipeline.commands.dose_advice import read_advice
 from emqa_dask.pipeline.commands.executor import RunExecutor
 from emqa_dask.pipeline.commands.make_tables import make_tables
 from emqa_dask.pipeline.commands.report import RunFacts, report
@@ -207,6 +208,8 @@ def _report(
     run_facts = RunFacts(started, times.stage_seconds, failures, times.wall_s, times.n_workers)
     is_new = report(workspace, source, settings, run_facts, execute if execute.is_quick else None)
     tell(workspace, say)
+    for line in read_advice(workspace, settings).describe():
+        say(line)
     say(f"report: {workspace.report_page}" + ("" if is_new else " (nothing was new)"))
     return provenance.count_unfinished(workspace)
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from emqa_dask import tables
 from emqa_dask.landmark_codes import LANDMARKS_BYTES
+from emqa_dask.pipeline.tasks.condition_losses import compute_losses
 from emqa_dask.pipeline.workspace.acquisition_groups import name_groups
 from emqa_dask.pipeline.workspace.detectors import name_detectors
 from emqa_dask.pipeline.workspace.micrograph_ledger import unpack_rows
@@ -89,6 +90,7 @@ def collect_rows(
     joined_rows = join_tables(
         rows, own_tables["features"], own_tables["predictions"], own_tables.get("classifications")
     )
+    joined_rows = joined_rows.assign(**compute_losses(joined_rows, settings))
     flagged_rows = tables.conform(joined_rows, ROWS).append_column(
         "flags", _list_flags(rows, own_tables, settings.flags)
     )

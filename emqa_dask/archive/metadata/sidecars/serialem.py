@@ -17,6 +17,7 @@ _SECTION = re.compile(r"^[ \t]*\[(ZValue|FrameSet|Image) *= *([^\]\n]*)\]", re.M
 _INSTRUMENT = re.compile(
     r"^[ \t]*\[?T *= *(?:SerialEM|Tomography): *(?:\w+ on +)?(\S(?:[ \t]?\S)*)\s{2,}\d", re.MULTILINE
 )
+_NM_PER_UM = 1000.0
 _E_PER_NM2 = 100.0  # of one electron per square Angstrom
 
 
@@ -67,6 +68,7 @@ def _read_section(section: Mapping[str, str], n_parts: int, instrument: str | No
         instrument=instrument,
         acquired=dates.parse_date(section.get("datetime")),
         dose_e_per_nm2=dose,
+        stated_defocus_nm=parse_number(section.get("defocus")) * _NM_PER_UM,
         exposure_s=parse_positive(section.get("exposuretime"), 1 / n_parts),
         stage_x_um=parse_position_um(x, "um"),
         stage_y_um=parse_position_um(y, "um"),
