@@ -16,7 +16,6 @@ from scipy.stats import spearmanr
 
 from emqa_dask import tables
 from emqa_dask.cli import main as emqa
-from emqa_dask.pipeline.commands.dose_advice import DoseAdvice, select_low_f1
 from emqa_dask.pipeline.workspace.labelled_micrographs import read_labelled
 from emqa_dask.settings import Settings
 from emqa_dask.store import parts, stored_settings
@@ -24,6 +23,7 @@ from emqa_dask.store.layout import Workspace
 
 PROFILE = "hrtem-particles"
 KEY = ["uri", "frame"]
+LIMITS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)  # of triage.trust_probability that the advice is compared at
 
 
 def run_verb(*arguments: object) -> None:
@@ -34,10 +34,15 @@ def run_verb(*arguments: object) -> None:
 
 
 def make_workspaces(folder: Path, n: int, specimens: int, seed: int) -> None:
-    """Synthesises, triages, calibrates and studies; archives of 8 images or more have other specimens by the seed."""
+    """Synthesises three archives, of which two show the same specimens, and makes the workspaces from them."""
     for name, archive_seed, factor in (("train", seed, 1), ("mixed", seed + 1, 1), ("twice", seed + 1, 2)):
         command = ("synthesise", folder / name, "--profile", PROFILE, "--n", n, "--seed", archive_seed)
         run_verb(*command, "--dose-factor", factor)
+    triage_archives(folder, specimens, seed)
+
+
+def triage_archives(folder: Path, specimens: int, seed: int) -> None:
+    """Calibrates on the archive `train`, studies the conditions, and triages `mixed` and `twice` with the result."""
     local = ("--scheduler", "in-process")
     root = folder / "train.emqa"
     run_verb("triage", folder / "train", "--workspace", root, "--template", PROFILE, *local)
@@ -66,29 +71,39 @@ def read_archive(folder: Path, name: str) -> tuple[pd.DataFrame, Settings]:
     return rows.merge(quality[["micrograph_id", "true_f1"]], on="micrograph_id"), settings
 
 
-def compare_archives(folder: Path) -> dict[str, float]:
-    """Rank correlation of the predicted loss, and advised against obtained share of trusted images."""
-    mixed, settings = read_archive(folder, "mixed")
+def read_held_out(folder: Path) -> dict[str, float]:
+    """How well the study predicts points of the grid that were held out."""
+    summary = json.loads((folder / "study" / "summary.json").read_text())
+    return {name: summary[name] for name in ("held_out_spearman", "held_out_mae", "n_points")}
+
+
+def compare_archives(folder: Path) -> tuple[dict[str, float], pd.DataFrame]:
+    """Rank correlation of the predicted loss, and compare_advice()."""
+    mixed, _ = read_archive(folder, "mixed")
     twice, _ = read_archive(folder, "twice")
-    rated_rows = mixed.dropna(subset=["predicted_loss", "true_f1"])
-    low = select_low_f1(mixed).dropna(subset="f1_probability_at_twice_dose")
-    advice = DoseAdvice().add(mixed, settings.triage.trust_probability)
-    redrawn = low[KEY].merge(twice, on=KEY)
-    f1_redrawn = low[[*KEY, "true_f1"]].merge(twice[[*KEY, "true_f1"]], on=KEY, suffixes=("", "_twice"))
-    return {
+    known_rows = mixed.dropna(subset=["predicted_loss", "true_f1"])
+    figures = {
         "n_images": len(mixed),
-        "n_known": len(rated_rows),
-        "spearman": float(spearmanr(rated_rows["predicted_loss"], -rated_rows["true_f1"]).statistic),
-        "spearman_predicted_f1": float(spearmanr(rated_rows["predicted_f1"], rated_rows["true_f1"]).statistic),
-        "mean_loss": float(rated_rows["predicted_loss"].mean()),
-        "n_low": len(low),
-        "advised_share": advice.n_gained / max(advice.n_low, 1),
-        "obtained_share": float(redrawn["verdict"].eq("trust").mean()),
-        "obtained_share_f1": float(redrawn["f1_probability"].ge(settings.triage.trust_probability).mean()),
-        "true_f1_gain": float((f1_redrawn["true_f1_twice"] - f1_redrawn["true_f1"]).mean()),
-        "n_trusted": int(mixed["verdict"].eq("trust").sum()),
-        "n_trusted_twice": int(twice["verdict"].eq("trust").sum()),
+        "n_known": len(known_rows),
+        "spearman": float(spearmanr(known_rows["predicted_loss"], -known_rows["true_f1"]).statistic),
+        "mean_loss": float(known_rows["predicted_loss"].mean()),
     }
+    return figures, compare_advice(mixed.merge(twice, on=KEY, suffixes=("", "_twice")))
+
+
+def compare_advice(pairs: pd.DataFrame) -> pd.DataFrame:
+    """Advised and obtained share of images whose probability reaches each of LIMITS at twice the dose.
+
+    pairs: images at their dose and, with columns that end in _twice, at twice the dose. Counted are those below the
+    limit that twice the dose keeps in the grid.
+    """
+    rows = []
+    for limit in LIMITS:
+        low = pairs[pairs["f1_probability"].lt(limit) & pairs["f1_probability_at_twice_dose"].notna()]
+        advised_share = float(low["f1_probability_at_twice_dose"].ge(limit).mean())
+        obtained_share = float(low["f1_probability_twice"].ge(limit).mean())
+        rows.append((limit, len(low), advised_share, obtained_share))
+    return pd.DataFrame(rows, columns=["limit", "n_images", "advised_share", "obtained_share"])
 
 
 def run() -> None:
@@ -101,9 +116,10 @@ def run() -> None:
     options = parser.parse_args()
     if not (options.out / "twice.emqa" / "triage.parquet").is_file():
         make_workspaces(options.out.absolute(), options.n, options.specimens, options.seed)
-    summary = json.loads((options.out / "study" / "summary.json").read_text())
-    held_out = {name: summary[name] for name in ("held_out_spearman", "held_out_mae", "n_points")}
-    print(json.dumps({**held_out, **compare_archives(options.out.absolute())}, indent=1))
+    held_out = read_held_out(options.out)
+    figures, advice = compare_archives(options.out.absolute())
+    print(json.dumps({**held_out, **figures}, indent=1))
+    print(advice.round(3).to_string(index=False))
 
 
 if __name__ == "__main__":
