@@ -142,6 +142,11 @@ class Workspace:
         """Folder with the data of the pages of images, a script for each partition."""
         return files.join(self.report_folder, "micrographs")
 
+    @property
+    def image_index(self) -> str:
+        """Index of the data of the pages of images: what each file was made from, and its digest."""
+        return files.join(self.uri, "report-images.json")
+
     def image_data(self, partition: str) -> str:
         """The data of the pages of the images of a partition."""
         return files.join(self.image_data_folder, f"{partition}.js")

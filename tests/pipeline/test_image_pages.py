@@ -1,10 +1,14 @@
 """Pictures, neighbours and limits of the pages of images."""
 
+import shutil
+
 import cv2
 import numpy as np
 import pandas as pd
 import pytest
+import tifffile
 
+from emqa_dask.cli import main
 from emqa_dask.pipeline.commands.report_images import find_neighbours
 from emqa_dask.pipeline.tasks.report_images import Neighbours
 from emqa_dask.pipeline.tasks.report_pictures import TILE_PX, iterate_tiles, plan_levels, stretch_grey
@@ -57,3 +61,56 @@ def test_neighbours_are_those_in_time_of_the_same_session():
         "q": {"b": Neighbours("", "p/a"), "e": Neighbours("p/a", "")},
     }
     assert find_neighbours(places.iloc[:0]) == {}
+
+
+@pytest.fixture(scope="module")
+def reported(tmp_path_factory):
+    """A workspace with a report of eight images in four partitions."""
+    root = tmp_path_factory.mktemp("pages")
+    rng = np.random.default_rng(0)
+    (root / "scans").mkdir()
+    for k in range(8):
+        tifffile.imwrite(root / f"scans/{k}.tif", rng.integers(0, 4000, (96, 96)).astype(np.uint16))
+    assert main(["triage", str(root / "scans"), "--workspace", str(root / "ws"), *OPTIONS]) == 0
+    return root
+
+
+OPTIONS = ["--detector", "log", "--set", "run.scheduler=in-process", "--set", "store.shard_length=2"]
+
+
+def read_pages(root):
+    """Bytes and time of each file with data of images."""
+    return {
+        path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in (root / "ws/report/micrographs").iterdir()
+    }
+
+
+def test_a_report_writes_only_pages_that_change(reported):
+    before = read_pages(reported)
+    assert len(before) == 4
+    tifffile.imwrite(reported / "scans/8.tif", np.random.default_rng(9).integers(0, 4000, (96, 96)).astype(np.uint16))
+    assert main(["triage", str(reported / "scans"), "--workspace", str(reported / "ws"), *OPTIONS]) == 0
+    after = read_pages(reported)
+    assert len(after) == 5
+    assert {name: after[name] for name in before} == before
+    assert main(["report", str(reported / "ws"), "--set", "report.pictures=none"]) == 0
+    without_pictures = read_pages(reported)
+    assert all(without_pictures[name][0] != after[name][0] for name in after)
+
+
+def test_pages_equal_those_of_a_report_from_scratch(reported):
+    written = {name: data for name, (data, _) in read_pages(reported).items()}
+    shutil.rmtree(reported / "ws/report")
+    assert main(["report", str(reported / "ws")]) == 0
+    assert {name: data for name, (data, _) in read_pages(reported).items()} == written
+
+
+def test_verify_finds_a_damaged_page(reported, capsys):
+    name, (data, _) = next(iter(read_pages(reported).items()))
+    path = reported / "ws/report/micrographs" / name
+    path.write_bytes(bytes([data[0] ^ 1]) + data[1:])
+    assert main(["verify", str(reported / "ws")]) == 2
+    assert f"damaged or missing: {path}" in capsys.readouterr().out
+    assert main(["report", str(reported / "ws")]) == 0
+    assert path.read_bytes() == data
+    assert main(["verify", str(reported / "ws")]) == 0

@@ -304,7 +304,7 @@ def test_changed_templates_and_code_make_a_new_report(tmp_path, monkeypatch, sou
     package = tmp_path / "package"
     ignore = shutil.ignore_patterns("bundled", "__pycache__")
     shutil.copytree(report_key.PACKAGE, package, ignore=ignore)
-    assert report_key.digest_sources(package) == report_key.digest_sources(report_key.PACKAGE)
+    assert report_key.digest_code(package) == report_key.digest_code(report_key.PACKAGE)
     root = str(tmp_path / "workspace")
     failures = make_workspace(root, 12)
     assert report(Workspace(root), "/archive", SETTINGS, facts(failures))

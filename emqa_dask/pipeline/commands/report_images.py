@@ -1,13 +1,16 @@
 """The pages of images: which images get one, their neighbours in time, and the tasks that write their data."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from emqa_dask import tables
+from emqa_dask.pipeline.commands.report_key import PACKAGE, digest_code
 from emqa_dask.pipeline.tasks.report_images import Neighbours, write_image_data
+from emqa_dask.pipeline.workspace import image_page_index
+from emqa_dask.pipeline.workspace.image_page_index import PageFile
 from emqa_dask.report import micrograph_page
 from emqa_dask.run.executor import Executor
 from emqa_dask.run.task import Task
@@ -26,26 +29,52 @@ def write_image_pages(
     """URIs of the files that all pages of images share. Writes them, and the data and pictures of the images.
 
     Every micrograph gets a page where there are at most report.max_image_pages, else those of the rows of triage at
-    the sorted positions `listed`. `execute` writes the data on workers; without it, this process does.
+    the sorted positions `listed`. Data of unchanged partitions stay as they are. `execute` writes the data on workers;
+    without it, this process does.
     """
-    places = _read_places(workspace, settings.report.max_image_pages, listed)
-    tasks = _make_tasks(workspace, settings, find_neighbours(places))
-    part_names = set(places["partition"])
-    if execute is None:
-        for task in tasks:
-            write_image_data(*task.args)
-    else:
-        for result in execute(write_image_data, tasks, "pages", len(places)):
-            if result.outcome == "failed":  # it is done again here, so that its error is raised
-                write_image_data(*result.task.args)
-    for name in files.list_names(workspace.image_data_folder):
-        if name.removesuffix(".js") not in part_names:
-            files.remove_file(files.join(workspace.image_data_folder, name))
-    shared = []
+    neighbours = find_neighbours(_read_places(workspace, settings.report.max_image_pages, listed))
+    _write_data(workspace, settings, neighbours, execute)
+    shared = [workspace.image_index]
     for name, data in micrograph_page.render_files(facts, list_rules(settings.flags)).items():
         shared.append(files.join(workspace.report_folder, name))
         files.write_bytes(shared[-1], data)
     return shared
+
+
+def _write_data(
+    workspace: Workspace, settings: Settings, neighbours: dict[str, dict[str, Neighbours]], execute: Executor | None
+) -> None:
+    """Write the data of partitions that have changed since the last report, and remove those of other partitions.
+
+    A partition is in the index only while its file is whole: an interrupted report writes it again.
+    """
+    sources = image_page_index.digest_pages(workspace, settings, digest_code(PACKAGE), neighbours)
+    names = set(files.list_names(workspace.image_data_folder))
+    index = {
+        name: entry
+        for name, entry in image_page_index.read_index(workspace).items()
+        if entry.source == sources.get(name) and f"{name}.js" in names
+    }
+    image_page_index.write_index(workspace, index)
+    changed = {name: images for name, images in neighbours.items() if name not in index}
+    tasks = _make_tasks(workspace, settings, changed)
+    n_images = sum(map(len, changed.values()))
+    for record in _execute_tasks(tasks, n_images, execute if changed else None):
+        index |= {name: PageFile(sources[name], content) for name, content in record["digests"].items()}
+    for name in names:
+        if name.removesuffix(".js") not in neighbours:
+            files.remove_file(files.join(workspace.image_data_folder, name))
+    image_page_index.write_index(workspace, index)
+
+
+def _execute_tasks(tasks: Iterable[Task], n_images: int, execute: Executor | None) -> Iterator[dict]:
+    """Records of write_image_data()."""
+    if execute is None:
+        yield from (write_image_data(*task.args) for task in tasks)
+        return
+    for result in execute(write_image_data, tasks, "pages", n_images):
+        # A failed task is done again here, so that its error is raised.
+        yield write_image_data(*result.task.args) if result.outcome == "failed" else result.value
 
 
 def _read_places(workspace: Workspace, max_images: int, listed: NDArray) -> pd.DataFrame:

@@ -48,7 +48,7 @@ def compute_report_key(workspace: Workspace, settings: Settings, failures: pd.Da
         [_digest_file(name) for name in settings.report.samples if name.lower().endswith(".csv")],
         [rule._asdict() for rule in list_rules(settings.flags)],
         emqa_dask.__version__,
-        digest_sources(PACKAGE),
+        digest_code(PACKAGE),
     )
 
 
@@ -57,7 +57,7 @@ def _digest_file(path: str) -> str:
     return hashlib.sha256(Path(path).read_bytes()).hexdigest() if Path(path).exists() else ""
 
 
-def digest_sources(package: Path) -> str:
+def digest_code(package: Path) -> str:
     """SHA-256 of the names and contents of SOURCES in the folder `package`."""
     sha256 = hashlib.sha256()
     paths = {path for pattern in SOURCES for path in package.glob(pattern) if path.suffix in SUFFIXES}

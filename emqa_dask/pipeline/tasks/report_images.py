@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from emqa_dask import tables
 from emqa_dask.pipeline.tasks.report_pictures import PictureLevels, write_pictures
+from emqa_dask.pipeline.workspace import provenance
 from emqa_dask.pipeline.workspace.stages import SCHEMAS, list_run_folders
 from emqa_dask.report import image_details, micrograph_data
 from emqa_dask.report.formatting import escape_invisible
@@ -54,7 +55,9 @@ def write_image_data(
     """Record of a task that writes the data, and if required the pictures, of the images of some partitions.
 
     `neighbours`: partition -> micrograph_id -> those of the image; it has all images of a partition that get a page.
+    `digests` of the record has the digest of each partition's file.
     """
+    digests: dict[str, str] = {}
     names = list(neighbours)
     ids = [micrograph_id for images in neighbours.values() for micrograph_id in images]
     own_tables = _read_tables(workspace, settings, names, ids)
@@ -72,8 +75,10 @@ def write_image_data(
             for row in own_rows.to_dict("records")
         }
         text = json.dumps({"partition": name, "images": descriptions}, separators=(",", ":"), allow_nan=False)
-        files.write_bytes(workspace.image_data(name), f"emqa.addImages({text});\n".encode("ascii"))
-    return {"n_images": len(rows)}
+        uri = workspace.image_data(name)
+        files.write_bytes(uri, f"emqa.addImages({text});\n".encode("ascii"))
+        digests[name] = provenance.digest_of(uri)
+    return {"n_images": len(rows), "digests": digests}
 
 
 def _read_tables(

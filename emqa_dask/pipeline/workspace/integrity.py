@@ -10,7 +10,14 @@ from tqdm import tqdm
 
 from emqa_dask import models
 from emqa_dask.partition import Partition
-from emqa_dask.pipeline.workspace import failures, journal, micrograph_ledger, preconditions, provenance
+from emqa_dask.pipeline.workspace import (
+    failures,
+    image_page_index,
+    journal,
+    micrograph_ledger,
+    preconditions,
+    provenance,
+)
 from emqa_dask.pipeline.workspace.part_folders import SURVEY_FILES, SURVEY_FRAMES, name_failures_folder
 from emqa_dask.pipeline.workspace.stages import list_downstream_tables, list_run_folders
 from emqa_dask.settings import Settings, Store
@@ -71,9 +78,13 @@ def verify(root: str, say: Say) -> int:
         missing_uris += [uri for uri in preconditions.find_missing_parts(workspace, settings) if uri not in listed]
         missing_uris += [workspace.failures] if document and not read_checksum(workspace.failures) else []
         missing_uris += [workspace.provenance] if not document and files.exists(workspace.triage) else []
-        for uri in (*missing_uris, *provenance.find_damaged_outputs(workspace, document)):
+        damaged_pages = image_page_index.find_damaged_pages(workspace) if document else []
+        missing_uris += [*provenance.find_damaged_outputs(workspace, document)]
+        for uri in (*missing_uris, *map(workspace.image_data, damaged_pages)):
             n_damaged += 1
             say(f"damaged or missing: {uri}")
+        if damaged_pages:
+            image_page_index.forget_pages(workspace, damaged_pages)
     if n_damaged:
         command = marker.format_triage_command(root, marker.read_sources(root))
         say(f"{n_damaged:,} files are damaged: {command} makes them again")
