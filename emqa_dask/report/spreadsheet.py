@@ -1,4 +1,4 @@
-"""triage.csv: the triage table as text that a spreadsheet opens without harm."""
+"""triage.csv and review_plan.csv: tables as text that a spreadsheet opens without harm."""
 
 import csv
 import io
@@ -16,6 +16,7 @@ INVISIBLE_CATEGORIES = ("Cc", "Cf", "Cs", "Co", "Cn", "Zs", "Zl", "Zp", "Mn", "M
 INVISIBLE_LETTERS = "\u115f\u1160\u2800\u3164\uffa0"  # letters and signs without ink
 MAX_CELL_CHARACTERS = 32_000  # Excel cuts a cell after 32,767 and puts the rest into further rows
 ENCODING = "utf-8-sig"  # of the file; without the byte order mark Excel shows µ as Âµ
+PLAN_COLUMNS = ["position", "uri", "frame", "sample", "review_probability", "gain", "why"]
 TEXT_COLUMNS = [field.name for field in tables.TRIAGE if pa.types.is_string(field.type) or pa.types.is_list(field.type)]
 
 
@@ -56,3 +57,13 @@ def format_triage_csv(triage: pd.DataFrame, header: bool = True) -> str:
 
 def _shorten(text: str) -> str:
     return text if len(text) <= MAX_CELL_CHARACTERS else f"{text[:MAX_CELL_CHARACTERS]}..."
+
+
+def format_plan_csv(plan: pd.DataFrame) -> str:
+    """The drawn images of `plan` (tables.REVIEW_PLAN) as CSV text, as in format_triage_csv()."""
+    table = plan.loc[plan["position"].notna(), PLAN_COLUMNS].astype({"position": int})
+    for column in ("uri", "sample", "why"):
+        table[column] = table[column].map(defuse_formula)
+    text = io.StringIO()
+    table.to_csv(text, index=False, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n")
+    return text.getvalue()

@@ -1,8 +1,6 @@
 """emqa review plan: the images that a person should check, drawn with known probabilities."""
 
-import csv
 import hashlib
-import io
 import re
 from collections.abc import Callable, Iterator
 
@@ -14,7 +12,7 @@ from scipy import stats
 from emqa_dask import tables
 from emqa_dask.pipeline.commands.estimate_images import read_images
 from emqa_dask.pipeline.workspace.sample_names import make_grouping
-from emqa_dask.report.spreadsheet import ENCODING, defuse_formula
+from emqa_dask.report.spreadsheet import ENCODING, format_plan_csv
 from emqa_dask.review.gain import RESULTS, Gain
 from emqa_dask.review.sampling import Draw, compute_standard_error, draw_images
 from emqa_dask.settings import Settings, SettingsError, replace
@@ -26,7 +24,6 @@ Say = Callable[[str], None]
 TRIAGE_COLUMNS = ["micrograph_id", "n_detections", "predicted_f1_low", "predicted_f1_high"]
 TRIAGE_COLUMNS += ["predicted_precision", "predicted_recall"]
 COPY_TEXT = re.compile(r"(?:nearly )?the same (?:pixels )?as (.*?)(?:: \d+ % agreement \(limit \d+ %\))?", re.DOTALL)
-CSV_COLUMNS = ["position", "uri", "frame", "sample", "review_probability", "gain", "why"]
 LEVEL = 0.95  # of the interval that is announced
 
 
@@ -121,16 +118,6 @@ def _make_table(images: pd.DataFrame, gain: Gain, draw: Draw, options: str) -> p
     table["plan_id"] = digest.hexdigest()[:16]
     table["position"] = table["position"].mask(table["position"] == 0)
     return table.iloc[np.argsort(positions, kind="stable")].reset_index(drop=True)
-
-
-def format_plan_csv(plan: pd.DataFrame) -> str:
-    """The drawn images as CSV text that a spreadsheet opens without harm."""
-    table = plan.loc[plan["position"].notna(), CSV_COLUMNS].copy()
-    for column in ("uri", "sample", "why"):
-        table[column] = table[column].map(defuse_formula)
-    text = io.StringIO()
-    table.to_csv(text, index=False, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n")
-    return text.getvalue()
 
 
 def _describe(result: str, images: pd.DataFrame, gain: Gain, draw: Draw, n_copies: int) -> Iterator[str]:

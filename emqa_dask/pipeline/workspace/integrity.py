@@ -11,6 +11,7 @@ from tqdm import tqdm
 from emqa_dask import models
 from emqa_dask.partition import Partition
 from emqa_dask.pipeline.workspace import (
+    damaged_tables,
     failures,
     image_page_index,
     journal,
@@ -21,7 +22,7 @@ from emqa_dask.pipeline.workspace import (
 from emqa_dask.pipeline.workspace.part_folders import SURVEY_FILES, SURVEY_FRAMES, name_failures_folder
 from emqa_dask.pipeline.workspace.stages import list_downstream_tables, list_run_folders
 from emqa_dask.settings import Settings, Store
-from emqa_dask.store import aside, decisions, files, layout, lock, marker, micrographs, parts, stacks, stored_settings
+from emqa_dask.store import aside, files, layout, lock, marker, micrographs, parts, stacks, stored_settings
 from emqa_dask.store.layout import Workspace
 
 Say = Callable[[str], None]
@@ -73,10 +74,12 @@ def verify(root: str, say: Say) -> int:
         if not any(map(files.exists, (workspace.micrographs, workspace.micrographs_copy))):
             missing_uris.append(workspace.micrographs)
         n_damaged = put_aside_damaged_tables(workspace, settings, say, all_files=True)
-        n_lost = _examine_estimates(workspace, say) + _examine_review(workspace, say)
+        n_lost = damaged_tables.put_aside_damaged(workspace, say)
         document = provenance.read(workspace)
         missing_uris += [uri for uri in preconditions.find_missing_parts(workspace, settings) if uri not in listed]
-        missing_uris += [workspace.failures] if document and not read_checksum(workspace.failures) else []
+        missing_uris += (
+            [workspace.failures] if document and not damaged_tables.read_checksum(workspace.failures) else []
+        )
         missing_uris += [workspace.provenance] if not document and files.exists(workspace.triage) else []
         damaged_pages = image_page_index.find_damaged_pages(workspace) if document else []
         missing_uris += [*provenance.find_damaged_outputs(workspace, document)]
@@ -99,19 +102,11 @@ def _list_run_folders(settings: Settings) -> list[str]:
     return [*table_folders, *map(name_failures_folder, table_folders), *surveyed, journal.EVENTS]
 
 
-def read_checksum(uri: str) -> bytes:
-    """The checksum of the table at `uri`; empty for a missing table and for a wrong checksum."""
-    try:
-        return parts.verify_table(uri)
-    except (FileNotFoundError, parts.DamagedTable):
-        return b""
-
-
 def _examine_ledger(workspace: Workspace, say: Say) -> int:
     """1 for a damaged ledger or copy of it, else 0. Restores one from the other."""
     ledger = workspace.micrographs
     copy = workspace.micrographs_copy
-    checksums = read_checksum(ledger), read_checksum(copy)
+    checksums = damaged_tables.read_checksum(ledger), damaged_tables.read_checksum(copy)
     if not any(map(files.exists, (ledger, copy))) or (checksums[0] and checksums[0] == checksums[1]):
         return 0
     is_copy_damaged = files.exists(copy) and not checksums[1]
@@ -130,30 +125,9 @@ def _examine_ledger(workspace: Workspace, say: Say) -> int:
     return 1
 
 
-def _examine_estimates(workspace: Workspace, say: Say) -> bool:
-    """Whether the estimates are damaged; they need labels, so that no run makes them again."""
-    uri = workspace.estimates
-    if not files.exists(uri) or read_checksum(uri):
-        return False
-    say(f"damaged: {uri}, put aside as {aside.put_aside(workspace.uri, uri)}; `emqa estimate` makes it again")
-    return True
-
-
-def _examine_review(workspace: Workspace, say: Say) -> int:
-    """Number of damaged decisions and plans of a review; no run makes them again."""
-    damaged = decisions.read_decisions(workspace.uri)[1]
-    for uri in damaged:
-        say(f"damaged: {uri}, put aside as {aside.put_aside(workspace.uri, uri)}; the reviewer has to decide again")
-    uri = workspace.review_plan
-    if not files.exists(uri) or read_checksum(uri):
-        return len(damaged)
-    say(f"damaged: {uri}, put aside as {aside.put_aside(workspace.uri, uri)}; `emqa review plan` makes it again")
-    return len(damaged) + 1
-
-
 def _examine_catalog(workspace: Workspace, say: Say) -> int:
     uri = workspace.catalog
-    if not files.exists(uri) or read_checksum(uri):
+    if not files.exists(uri) or damaged_tables.read_checksum(uri):
         return 0
     say(f"damaged: {uri}, put aside as {aside.put_aside(workspace.uri, uri)}; `emqa triage` reads the archive anew")
     return 1
