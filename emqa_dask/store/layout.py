@@ -123,6 +123,11 @@ class Workspace:
         return files.join(self.uri, "provenance.json")
 
     @property
+    def ro_crate(self) -> str:
+        """RO-Crate metadata: what the files are, and what made them."""
+        return files.join(self.uri, "ro-crate-metadata.json")
+
+    @property
     def settings_file(self) -> str:
         """The settings of the last run."""
         return files.join(self.uri, "settings.toml")

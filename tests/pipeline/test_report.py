@@ -205,7 +205,13 @@ def test_batches_of_any_size_give_the_rows_of_the_whole(tmp_path, monkeypatch, s
     np.testing.assert_array_equal(shown["predicted_f1"], triage["predicted_f1"].to_numpy(float))
     added = {path.name for path in set(tmp_path.iterdir()) - before}
     tables_added = {"triage.parquet", "flags.parquet", "samples.parquet", "duplicate_groups.parquet"}
-    assert added == tables_added | {"triage.csv", "report", "provenance.json"}
+    assert added == tables_added | {
+        "triage.csv",
+        "report",
+        "provenance.json",
+        "report-images.json",
+        "ro-crate-metadata.json",
+    }
     groups = parts.load_table(Workspace(root).duplicate_groups, tables.DUPLICATE_GROUPS)
     copies = groups[groups["kind"].isin(["identical", "near"])]
     is_copy = triage["reasons"].map(lambda reasons: bool({"duplicate", "near_duplicate"} & set(reasons)))

@@ -17,7 +17,7 @@ from emqa_dask.pipeline.commands.report_samples import write_samples
 from emqa_dask.pipeline.commands.report_verdicts import decide_batches
 from emqa_dask.pipeline.workspace import provenance
 from emqa_dask.pipeline.workspace.stages import list_run_folders
-from emqa_dask.report import spreadsheet
+from emqa_dask.report import ro_crate, spreadsheet
 from emqa_dask.report.classifier_counts import ClassifierCounts
 from emqa_dask.report.page_content import ReportedWorkspace
 from emqa_dask.run.executor import Executor
@@ -25,6 +25,7 @@ from emqa_dask.settings import Settings
 from emqa_dask.store import files, parts
 from emqa_dask.store.layout import Workspace
 
+PROVENANCE = "provenance.json"  # is written last
 IMAGE_PAGE = "micrograph.html"  # in the folder of the report: the page of each image
 MIN_MICROGRAPHS_OF_PAGE_WORKERS = 1000  # a page takes 5 ms or more, and workers about 3 s to start
 MIN_MICROGRAPHS_OF_WORKERS = 50_000  # of smaller workspaces this process reads the tables before workers have started
@@ -80,7 +81,10 @@ def report(
         "first_reasons": {verdict: dict(counts.most_common()) for verdict, counts in overview.first_reasons.items()},
         "report_key": key,
     }
-    provenance.write(workspace, record, [*_list_outputs(workspace, settings), *page_files])
+    names = sorted({*files.list_names(workspace.uri), PROVENANCE})
+    parts.write_json(workspace.ro_crate, ro_crate.describe_crate(names, record))
+    outputs = [*_list_outputs(workspace, settings), *page_files, workspace.ro_crate]
+    provenance.write(workspace, record, outputs)
     return True
 
 
