@@ -1,5 +1,6 @@
 """emqa triage on SLURM: the tables of an undisturbed run, whatever happens to its jobs."""
 
+import json
 import re
 import subprocess
 import sys
@@ -71,6 +72,19 @@ def test_jobs_that_end_half_way_cost_no_image(slurm, archive, expected, settings
     finish(driver, tmp_path, slurm)
     assert_same_tables(tmp_path / "ws", expected)
     assert pd.read_parquet(tmp_path / "ws" / "failures.parquet").empty
+
+
+def test_bench_measures_one_and_two_jobs(slurm, archive, settings, tmp_path):
+    command = [*EMQA, "bench", str(archive), "--files", "8", "--workers", "1", "2", "--rounds", "1"]
+    command += ["--settings", str(settings), "--detector", "log", "--out", str(tmp_path / "bench.json")]
+    ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=900)
+    assert ran.returncode == 0, f"{ran.stderr}\n{slurm.log()}"
+    document = json.loads((tmp_path / "bench.json").read_text())
+    assert document["scheduler"] == "slurm"
+    runs = [(run["scaling"], run["workers"], run["n_files"]) for run in document["runs"]]
+    assert runs == [("strong", 1, 8), ("weak", 1, 4), ("strong", 2, 8)]
+    assert document["summary"]["law"]
+    wait_until(lambda: not slurm.jobs("RUNNING", "PENDING"), "bench has cancelled its jobs")
 
 
 @pytest.fixture
