@@ -71,6 +71,7 @@ _HOMES = {
     "train_ensemble": "emqa_dask.verbs.models",
     "tune_log": "emqa_dask.verbs.models",
     "map_order": "emqa_dask.verbs.models",
+    "map_atom_types": "emqa_dask.verbs.models",
     "study_f1": "emqa_dask.verbs.studies",
     "study_conditions": "emqa_dask.verbs.studies",
     "import_detector": "emqa_dask.verbs.machine",

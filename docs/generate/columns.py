@@ -30,6 +30,9 @@ FILES = {
     "LATTICE_ORDER": "order.parquet in the folder of emqa tune order",
     "LATTICE_ORDER_WINDOWS": "windows.parquet in the folder of emqa tune order",
     "LATTICE_ORDER_POINTS": "points.parquet in the folder of emqa tune order",
+    "ATOM_MAPS": "atom_maps/*.parquet",
+    "ATOM_TYPES": "atom_types/*.parquet",
+    "ATOM_COLUMNS": "atom_columns/*.parquet",
 }
 UNITS = {
     "dose_e_per_nm2": "e/nm²",

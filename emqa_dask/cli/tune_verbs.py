@@ -1,8 +1,9 @@
-"""emqa tune log and emqa tune order."""
+"""emqa tune log, emqa tune order and emqa tune types."""
 
 import argparse
 import dataclasses
 
+from emqa_dask.cli import tune_types_verb
 from emqa_dask.cli.messages import say
 from emqa_dask.cli.options import add_settings, name_default_workspace, read_settings
 from emqa_dask.settings import Settings
@@ -27,15 +28,16 @@ a lattice file says one of
 
 
 def add_tune(verbs) -> None:
-    """`emqa tune log` and `emqa tune order`."""
+    """`emqa tune log`, `emqa tune order` and `emqa tune types`."""
     tune = verbs.add_parser(
         "tune",
-        help="choose the detector's settings by what physics says of the result; map disorder",
-        description="Tools that tune themselves by rewards (Barakati et al.): emqa tune log, emqa tune order.",
+        help="choose the detector's settings by what physics says of the result; map disorder and atom types",
+        description="Methods of Barakati et al. for images of atoms: emqa tune log, emqa tune order, emqa tune types.",
     )
     subcommands = tune.add_subparsers(dest="kind", metavar="WHAT", required=True)
     _add_log(subcommands)
     _add_order(subcommands)
+    tune_types_verb.add_types(subcommands)
 
 
 def _add_log(kinds) -> None:

@@ -108,6 +108,11 @@ class Workspace:
         return files.join(self.uri, "detector_choices.parquet")
 
     @property
+    def atom_overlays(self) -> str:
+        """Folder with pictures of the types of atomic columns, one of each image."""
+        return files.join(self.uri, "atom_overlays")
+
+    @property
     def failures(self) -> str:
         """Table of failures, tables.FAILURES."""
         return files.join(self.uri, "failures.parquet")

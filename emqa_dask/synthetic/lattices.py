@@ -39,6 +39,16 @@ CELLS = {
     ),
 }
 
+# As CELLS, with invented columns; drawn only by name, so that what is drawn from CELLS at random stays the same.
+NAMED_CELLS = {
+    "four types [001]": (
+        0.5500,
+        0.5500,
+        90.0,
+        ((0.0, 0.0, 1.0, "A"), (0.5, 0.5, 0.75, "B"), (0.5, 0.0, 0.5, "C"), (0.0, 0.5, 0.28, "D")),
+    ),
+}
+
 
 def draw_lattice(
     rng: np.random.Generator,
@@ -57,14 +67,14 @@ def draw_lattice(
 ) -> Sample:
     """A lattice image, drift-free; whatever is None is drawn from ranges that span trivial to hopeless.
 
-    `cell` names a row of `CELLS`; columns are Gaussians of standard deviation `column_sigma_px` at
+    `cell` names a row of `CELLS` or `NAMED_CELLS`; columns are Gaussians of standard deviation `column_sigma_px` at
     `meta["sites_yx"]` (n x 2 float64, px, pixel centres are integers), displaced by `jitter_px` (standard deviation)
     from the perfect lattice; a fraction `vacancies` is missing. With `disorder`, columns inside `meta["disordered"]`
     (bool image) give way to amorphous speckle of the same mean intensity. A column's mask is the disc within 1/e of its
     maximum, radius `sqrt(2) sigma`. `background` scales thickness variation. Raises ValueError for an unknown cell.
     """
     cell = _draw_cell(rng, cell)
-    spacing_nm = _compute_nearest_spacing_nm(*CELLS[cell])
+    spacing_nm = _compute_nearest_spacing_nm(*get_cell(cell))
     # A spacing of 7 to 26 px: about 300 to 5000 columns in 512 x 512.
     nm_per_pixel = use_given(nm_per_pixel, spacing_nm / draw_log_uniform(rng, 7, 26))
     sigma = use_given(column_sigma_px, max(1.2, spacing_nm / nm_per_pixel * rng.uniform(0.13, 0.3)))
@@ -105,9 +115,14 @@ def draw_lattice(
 def _draw_cell(rng: np.random.Generator, cell: str | None) -> str:
     """`cell`, or a random name of CELLS where it is None. ValueError for another name."""
     cell = use_given(cell, str(rng.choice(sorted(CELLS))))
-    if cell not in CELLS:
-        raise ValueError(f"cell {cell!r} is not one of {', '.join(sorted(CELLS))}")
+    if cell not in CELLS | NAMED_CELLS:
+        raise ValueError(f"cell {cell!r} is not one of {', '.join(sorted(CELLS | NAMED_CELLS))}")
     return cell
+
+
+def get_cell(cell: str) -> tuple:
+    """a, b (nm), angle (degrees) and basis of a cell of CELLS or NAMED_CELLS."""
+    return CELLS[cell] if cell in CELLS else NAMED_CELLS[cell]
 
 
 def _draw_exposure(rng: np.random.Generator) -> dict:
@@ -152,14 +167,14 @@ def _compute_nearest_spacing_nm(a: float, b: float, gamma_deg: float, basis) -> 
 
 def _compute_min_side_nm(cell: str) -> float:
     """Side of a square of the smallest island of order or disorder in a lattice of `cell`."""
-    a_nm, b_nm, gamma_deg = CELLS[cell][:3]
+    a_nm, b_nm, gamma_deg = get_cell(cell)[:3]
     cell_nm = np.sqrt(a_nm * b_nm * np.sin(np.radians(gamma_deg)))
-    return max(PERIODS * cell_nm, SPACINGS * _compute_nearest_spacing_nm(*CELLS[cell]))
+    return max(PERIODS * cell_nm, SPACINGS * _compute_nearest_spacing_nm(*get_cell(cell)))
 
 
 def _place_sites(rng, shape, cell, nm_per_pixel, rotation_deg, margin_px) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Positions (n x 2, y then x, px), intensities and labels of all columns in the image and `margin_px` around it."""
-    a, b, gamma = CELLS[cell][:3]
+    a, b, gamma = get_cell(cell)[:3]
     vectors = _compute_lattice_vectors(a, b, gamma, rotation_deg) / nm_per_pixel
     origin = np.array(shape) / 2 + rng.uniform(-0.5, 0.5, 2) @ vectors
     reach = (
@@ -169,7 +184,7 @@ def _place_sites(rng, shape, cell, nm_per_pixel, rotation_deg, margin_px) -> tup
     sites = []
     weights = []
     names = []
-    for u, v, weight, name in CELLS[cell][3]:
+    for u, v, weight, name in get_cell(cell)[3]:
         points = origin + np.stack([i + u, j + v], axis=1) @ vectors
         is_inside = ((points > -margin_px) & (points < np.array(shape) - 1 + margin_px)).all(axis=1)
         sites.append(points[is_inside])

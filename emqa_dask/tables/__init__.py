@@ -1,6 +1,7 @@
 """Schemas of all tables: columns, types and descriptions with units; empty() and conform() make tables of them."""
 
 from emqa_dask.tables.archive import CATALOG, MICROGRAPHS, STATUSES, THUMBNAILS
+from emqa_dask.tables.atoms import ATOM_COLUMNS, ATOM_MAPS, ATOM_TYPES
 from emqa_dask.tables.classifications import (
     CLASSIFICATIONS,
     DRIFTS,
@@ -76,11 +77,17 @@ ALL_TABLES = {
     "lattice_order": LATTICE_ORDER,
     "lattice_order_windows": LATTICE_ORDER_WINDOWS,
     "lattice_order_points": LATTICE_ORDER_POINTS,
+    "atom_maps": ATOM_MAPS,
+    "atom_types": ATOM_TYPES,
+    "atom_columns": ATOM_COLUMNS,
 }
 
 __all__ = [
     "ALARMS",
     "ALL_TABLES",
+    "ATOM_COLUMNS",
+    "ATOM_MAPS",
+    "ATOM_TYPES",
     "CATALOG",
     "CLASSIFICATIONS",
     "CONSISTENCY_FEATURES",

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.spatial import cKDTree
 
 from emqa_dask.tune import band_filter, order_mixture, periodicity, translations
-from emqa_dask.tune.order_input import check_image, check_points, check_search
+from emqa_dask.tune.order_input import check_image, check_points, check_search, measure_spacing_px
 
 MIN_POINTS = 30  # with fewer points the order is unknown
 N_COMPONENTS = 8  # principal components of patches
@@ -65,7 +65,7 @@ def compute_order_map(
     image = check_image(image)
     points_px = check_points(points, image.shape)
     candidates = check_search(covariance, threshold, patch_px, window_px)
-    spacing = _measure_spacing(points_px)
+    spacing = measure_spacing_px(points_px)
     settings = {"verdict": "", "covariance": None, "threshold": np.nan, "compactness": np.nan, "perimeter_px": np.nan}
     settings |= {"spacing_px": spacing, "patch_px": 0, "n_lattices": 0, "order_level": np.nan, "seed": seed}
     if len(points_px) < MIN_POINTS or not spacing > 0 or image.min() == image.max():
@@ -144,13 +144,6 @@ def _map_texture(filtered: band_filter.FilteredImage, points_px: NDArray) -> tup
         np.ones(len(points_px)),
         {"verdict": "disordered: a texture without a lattice"},
     )
-
-
-def _measure_spacing(points_px: NDArray) -> float:
-    """Median distance of a point to its nearest neighbour, px; NaN for fewer than two points."""
-    if len(points_px) < 2:
-        return float("nan")
-    return float(np.median(cKDTree(points_px).query(points_px, k=2)[0][:, 1]))
 
 
 def _find_assessable(filtered: band_filter.FilteredImage, points_px: NDArray) -> NDArray:

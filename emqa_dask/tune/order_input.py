@@ -1,8 +1,9 @@
-"""Checked inputs of an order map: image, points and searched settings."""
+"""Checked inputs of order maps and atom types: image, points, their spacing, and searched settings."""
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
+from scipy.spatial import cKDTree
 
 from emqa_dask.tune import order_mixture
 
@@ -28,6 +29,13 @@ def check_points(points: ArrayLike | pd.DataFrame, shape: tuple[int, int]) -> ND
     if not is_inside.all():
         raise ValueError(f"point {points_px[~is_inside][0]} lies outside the image of {shape}: points are y, x in px")
     return points_px
+
+
+def measure_spacing_px(points_px: NDArray) -> float:
+    """Median distance of a point to its nearest neighbour, px; NaN for fewer than two points."""
+    if len(points_px) < 2:
+        return float("nan")
+    return float(np.median(cKDTree(points_px).query(points_px, k=2)[0][:, 1]))
 
 
 def check_search(covariance, threshold, patch_px, window_px) -> tuple[tuple[str, ...], tuple[float, ...]]:

@@ -1,9 +1,9 @@
-"""What makes models and settings: train detector, train ensemble, tune log, tune order."""
+"""What makes models and settings: train detector, train ensemble, tune log, tune order, tune types."""
 
 from collections.abc import Sequence
 from typing import Any
 
-from emqa_dask.cli import ensemble_verb, model_verbs, tune_verbs
+from emqa_dask.cli import ensemble_verb, model_verbs, tune_types_verb, tune_verbs
 from emqa_dask.settings import Settings
 from emqa_dask.verbs.call import call_verb, list_texts
 
@@ -191,6 +191,48 @@ def map_order(
     values = {"source": str(source), "out": str(out), "workspace": workspace, "cohorts": list_texts(cohorts)}
     call_verb(tune_verbs.run_tune_order, "tune", settings=settings, kind="order", **values)
     return str(out)
+
+
+def map_atom_types(
+    workspace: str,
+    settings: Settings | None = None,
+    *,
+    cohorts: Sequence[str] = (),
+    max_types: int = 6,
+    seed: int = 0,
+) -> str:
+    """Workspace with tables and pictures of the types of atomic columns. The verb `tune types`.
+
+    Parameters
+    ----------
+    workspace : str
+        A workspace with detections.
+    settings : Settings, optional
+        Default: those of the workspace.
+    cohorts : sequence of str, optional
+        Patterns of URIs. Default: all micrographs.
+    max_types : int, default 6
+        Largest number of types that is tried.
+    seed : int, default 0
+        Same seed, same types.
+
+    Returns
+    -------
+    str
+        `workspace`.
+
+    Raises
+    ------
+    ValueError
+        If detections are missing, no image matches, or an option is impossible.
+
+    References
+    ----------
+    Barakati et al., Physics-based reward driven image analysis in microscopy.
+    """
+    values = {"workspace": str(workspace), "cohorts": list_texts(cohorts), "max_types": max_types, "seed": seed}
+    call_verb(tune_types_verb.run_tune_types, "tune", settings=settings, kind="types", **values)
+    return str(workspace)
 
 
 def _complete(defaults: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:

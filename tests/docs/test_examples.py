@@ -51,7 +51,7 @@ def trained(tmp_path_factory) -> Path:
 
 def test_training_example_leaves_the_described_files(trained):
     options = ("LATTICE_ORDER", "CUSTOM_CHECKS", "DETECTOR_CHOICES", "EMBEDDINGS")  # of other runs
-    options += ("ESTIMATES", "REVIEW_PLAN", "DECISIONS", "ALARMS")  # of other commands
+    options += ("ESTIMATES", "REVIEW_PLAN", "DECISIONS", "ALARMS", "ATOM_")  # of other commands
     places = {name: columns.find_file(name) for name in columns.list_schemas() if not name.startswith(options)}
     assert [name for name, place in places.items() if not any((trained / "workspace").glob(place))] == []
 

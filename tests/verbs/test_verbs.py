@@ -39,6 +39,7 @@ FUNCTIONS = {
     "train ensemble": "train_ensemble",
     "tune log": "tune_log",
     "tune order": "map_order",
+    "tune types": "map_atom_types",
     "import detector": "import_detector",
     "study f1": "study_f1",
     "study conditions": "study_conditions",

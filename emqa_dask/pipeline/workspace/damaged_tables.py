@@ -1,8 +1,9 @@
-"""Damaged tables that no run makes again: decisions and plans of a review, estimates, alarms. They are put aside."""
+"""Damaged tables that no run makes again: decisions and plans of a review, estimates, alarms, atom types."""
 
 from collections.abc import Callable
 
 from emqa_dask import tables
+from emqa_dask.pipeline.workspace import atom_tables
 from emqa_dask.report import spreadsheet
 from emqa_dask.store import aside, decisions, files, parts
 from emqa_dask.store.layout import Workspace
@@ -32,7 +33,7 @@ def put_aside_damaged(workspace: Workspace, say: Say) -> int:
         damaged[workspace.review_plan_csv] = "`emqa review plan` makes it again"
     for uri, remedy in damaged.items():
         say(f"damaged: {uri}, put aside as {aside.put_aside(workspace.uri, uri)}; {remedy}")
-    return len(damaged)
+    return len(damaged) + atom_tables.put_aside_damaged(workspace, say)
 
 
 def _is_plan_csv_damaged(workspace: Workspace) -> bool:
