@@ -74,6 +74,7 @@ _HOMES = {
     "map_atom_types": "emqa_dask.verbs.models",
     "study_f1": "emqa_dask.verbs.studies",
     "study_conditions": "emqa_dask.verbs.studies",
+    "study_robustness": "emqa_dask.verbs.studies",
     "import_detector": "emqa_dask.verbs.machine",
     "synthesise_archive": "emqa_dask.verbs.machine",
     "write_certificates": "emqa_dask.verbs.machine",

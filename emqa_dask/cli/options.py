@@ -74,7 +74,8 @@ def parse_settings_changes(options: argparse.Namespace) -> dict[str, dict[str, o
         except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
             parsed = value
         changes.setdefault(section, {})[name] = parsed
-    if options.detectors and options.verb not in ("calibrate", "study"):
+    verb = f"{options.verb} {getattr(options, 'kind', '')}".strip()
+    if options.detectors and verb not in ("calibrate", "study f1"):
         changes.setdefault("detect", {})["detectors"] = options.detectors
     if options.classifier is not None:
         changes.setdefault("classify", {})["model"] = options.classifier

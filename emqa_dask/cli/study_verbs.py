@@ -1,6 +1,6 @@
 """emqa study: the papers' experiments on own data."""
 
-from emqa_dask.cli import study_conditions, study_f1
+from emqa_dask.cli import study_conditions, study_f1, study_robustness
 
 
 def add_study(verbs) -> None:
@@ -15,3 +15,4 @@ def add_study(verbs) -> None:
     kinds = study.add_subparsers(dest="kind", metavar="WHAT", required=True)
     study_f1.add_f1(kinds)
     study_conditions.add_conditions(kinds)
+    study_robustness.add_robustness(kinds)

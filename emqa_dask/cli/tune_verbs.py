@@ -50,10 +50,7 @@ def _add_log(kinds) -> None:
     )
     log.add_argument("source", metavar="SRC")
     log.add_argument("--out", metavar="FILE", default="tuned.toml", help="default: tuned.toml")
-    physics = log.add_mutually_exclusive_group()
-    physics.add_argument("--lattice", metavar="FILE", default="", help="a TOML file with the crystal that is seen")
-    physics.add_argument("--count-per-um2", metavar="X", type=float, help="expected objects per um^2")
-    log.add_argument("--nm-per-pixel", metavar="NM", type=float, help="where headers do not say it")
+    add_physics(log)
     log.add_argument(
         "--reference",
         metavar="DETECTOR|FILE",
@@ -68,8 +65,7 @@ def _add_log(kinds) -> None:
         dest="rewards",
         help="what to minimise: a name, or package.module:function; several give a Pareto front",
     )
-    log.add_argument("--evaluations", metavar="N", type=int, default=48, help="settings to try per cohort, default 48")
-    log.add_argument("--seed", metavar="S", type=int, default=0, help="same seed, same search; default 0")
+    add_search(log, images=6)
     log.add_argument("--method", choices=("bayes", "random", "evolution"), default="bayes", help="default: bayes")
     log.add_argument("--baselines", action="store_true", help="run the other methods, too, to compare with")
     log.add_argument(
@@ -78,14 +74,14 @@ def _add_log(kinds) -> None:
         default="euclidean",
         help="distance to the ideal point by which one of the front is chosen; default: euclidean",
     )
-    log.add_argument("--images", metavar="K", type=int, default=6, help="micrographs of each cohort, default 6")
     log.add_argument(
         "--windows",
         metavar="PX",
         type=int,
         help="map the best settings over each image, in windows of PX px",
     )
-    _add_images(log)
+    add_selection(log)
+    add_settings(log)
     log.set_defaults(run=run_tune_log)
 
 
@@ -98,12 +94,32 @@ def _add_order(kinds) -> None:
     )
     order.add_argument("source", metavar="SRC")
     order.add_argument("--out", metavar="DIR", default="order", help="default: order")
-    _add_images(order)
+    add_selection(order)
+    add_settings(order)
     order.set_defaults(run=run_tune_order)
 
 
-def _add_images(parser: argparse.ArgumentParser) -> None:
-    """Which micrographs, and the settings."""
+def add_physics(parser: argparse.ArgumentParser) -> None:
+    """What physics says of the objects."""
+    physics = parser.add_mutually_exclusive_group()
+    physics.add_argument("--lattice", metavar="FILE", default="", help="a TOML file with the crystal that is seen")
+    physics.add_argument("--count-per-um2", metavar="X", type=float, help="expected objects per um^2")
+    parser.add_argument("--nm-per-pixel", metavar="NM", type=float, help="where headers do not say it")
+
+
+def add_search(parser: argparse.ArgumentParser, images: int) -> None:
+    """The budget and the seed of a search, and on how many micrographs it is done."""
+    parser.add_argument(
+        "--evaluations", metavar="N", type=int, default=48, help="settings to try per cohort, default 48"
+    )
+    parser.add_argument("--seed", metavar="S", type=int, default=0, help="same seed, same search; default 0")
+    parser.add_argument(
+        "--images", metavar="K", type=int, default=images, help=f"micrographs of each cohort, default {images}"
+    )
+
+
+def add_selection(parser: argparse.ArgumentParser) -> None:
+    """Which micrographs of SRC."""
     parser.add_argument(
         "--cohort",
         metavar="GLOB",
@@ -113,14 +129,13 @@ def _add_images(parser: argparse.ArgumentParser) -> None:
         help="only micrographs whose URI matches, as one cohort; may be given several times",
     )
     parser.add_argument("--workspace", metavar="WS", help="where SRC is stored; default: ./<name of SRC>.emqa")
-    add_settings(parser)
 
 
 def run_tune_log(options: argparse.Namespace) -> int:
     """Settings of the blob detector, by rewards; impossible options are refused before any work."""
     from emqa_dask.pipeline.commands import tune_log, tune_log_files
 
-    root, settings = _open_workspace(options)
+    root, settings = open_source(options)
     names = {field.name for field in dataclasses.fields(tune_log.TuneOptions)}
     values = {name: value for name, value in vars(options).items() if name in names}
     tune_options = tune_log.TuneOptions(
@@ -128,7 +143,7 @@ def run_tune_log(options: argparse.Namespace) -> int:
     )
     tune_options.check()
     tune_log_files.check_out(options.out)
-    _ingest(options, root, settings)
+    ingest_source(options, root, settings)
     tune_log.tune_log(root, options.out, settings, tune_options, say=say)
     return 0
 
@@ -137,13 +152,13 @@ def run_tune_order(options: argparse.Namespace) -> int:
     """Maps of disordered regions."""
     from emqa_dask.pipeline.commands import tune_order
 
-    root, settings = _open_workspace(options)
+    root, settings = open_source(options)
     tune_order.check_out(options.out)
-    _ingest(options, root, settings)
+    ingest_source(options, root, settings)
     return tune_order.map_order(root, options.out, settings, tuple(options.cohorts), say=say)
 
 
-def _open_workspace(options: argparse.Namespace) -> tuple[str, Settings]:
+def open_source(options: argparse.Namespace) -> tuple[str, Settings]:
     """SRC as a workspace, or the workspace into which the archive SRC is read, as triage does; and its settings."""
     from emqa_dask.store import marker
 
@@ -152,7 +167,7 @@ def _open_workspace(options: argparse.Namespace) -> tuple[str, Settings]:
     return root, read_settings(options, root)
 
 
-def _ingest(options: argparse.Namespace, root: str, settings: Settings) -> None:
+def ingest_source(options: argparse.Namespace, root: str, settings: Settings) -> None:
     """Read the archive SRC into its workspace `root`, unless SRC is a workspace."""
     from emqa_dask.pipeline.commands.triage import run
 

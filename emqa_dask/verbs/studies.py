@@ -1,9 +1,10 @@
-"""The papers' experiments on own data: study f1, study conditions."""
+"""The papers' experiments on own data: study f1, study conditions, study robustness."""
 
 from collections.abc import Sequence
 
 from emqa_dask.cli import study_conditions as conditions_verb
 from emqa_dask.cli import study_f1 as f1_verb
+from emqa_dask.cli import study_robustness as robustness_verb
 from emqa_dask.settings import Settings
 from emqa_dask.verbs.call import call_verb, list_texts
 
@@ -126,4 +127,66 @@ def study_conditions(
     values = {"model": str(model), "out": str(out), "model_out": str(model_out), "workspace": str(workspace), **axes}
     values |= {"labels": list_texts(labels), "specimens": specimens, "seed": seed, "kind": "conditions"}
     call_verb(conditions_verb.run_study_conditions, "study", settings=settings, **values)
+    return str(out)
+
+
+def study_robustness(
+    source: str,
+    out: str = "study-robustness",
+    settings: Settings | None = None,
+    *,
+    noise: Sequence[float] = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0),
+    lattice: str = "",
+    count_per_um2: float | None = None,
+    nm_per_pixel: float | None = None,
+    labels: str = "",
+    evaluations: int = 48,
+    seed: int = 0,
+    images: int = 3,
+    cohorts: Sequence[str] = (),
+    workspace: str | None = None,
+) -> str:
+    """Folder of a study of how a detector that is tuned by physics holds in noise. The verb `study robustness`.
+
+    After Barakati et al., figure 3.
+
+    Parameters
+    ----------
+    source : str
+        An archive or a workspace.
+    out : str, default "study-robustness"
+        Folder to write.
+    settings : Settings, optional
+        Of the detector before tuning, and of the networks to compare with.
+    noise : sequence of float
+        Levels: standard deviations as fractions of the range of grey values of an image.
+    lattice : str, default ""
+        TOML file with the crystal that is seen.
+    count_per_um2 : float, optional
+        Expected objects per square micrometre, where there is no lattice.
+    nm_per_pixel : float, optional
+        Pixel size, where headers do not say it.
+    labels : str, default ""
+        File of known objects to compare with.
+    evaluations, seed, images : int
+        Settings to try for each cohort and level, seed of search and noise, micrographs of each cohort.
+    cohorts : sequence of str, optional
+        Patterns on the URI; micrographs that match one are a cohort.
+    workspace : str, optional
+        Where an archive is stored. Default: its name with ".emqa".
+
+    Returns
+    -------
+    str
+        `out`.
+
+    Raises
+    ------
+    ValueError
+        If there are no micrographs, nothing to tune by, no pixel size, or a level of noise is out of range.
+    """
+    values = {"count_per_um2": count_per_um2, "nm_per_pixel": nm_per_pixel, "evaluations": evaluations, "seed": seed}
+    values |= {"source": str(source), "out": str(out), "lattice": str(lattice), "labels": str(labels)}
+    values |= {"noise": list(noise), "images": images, "cohorts": list_texts(cohorts), "workspace": workspace}
+    call_verb(robustness_verb.run_study_robustness, "study", settings=settings, kind="robustness", **values)
     return str(out)

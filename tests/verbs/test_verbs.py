@@ -43,6 +43,7 @@ FUNCTIONS = {
     "import detector": "import_detector",
     "study f1": "study_f1",
     "study conditions": "study_conditions",
+    "study robustness": "study_robustness",
     "bench": "measure_scaling",
     "synthesise": "synthesise_archive",
     "certificates": "write_certificates",

@@ -30,6 +30,7 @@ from emqa_dask.store import marker
 from emqa_dask.store.layout import Workspace
 from emqa_dask.tune import lattice, rewards, search
 from emqa_dask.tune.lattice import LatticePhysics
+from emqa_dask.tune.noise import NO_NOISE, GaussianNoise
 from emqa_dask.tune.space import SearchSpace
 
 # Crowding counts 41 % of randomly placed objects as crowded, so it serves lattices only; without a lattice the image
@@ -149,6 +150,7 @@ class GroupTuning:
     timeout_s: float
     client: Any  # distributed.Client; None: in this process
     say: Say
+    noise: GaussianNoise = NO_NOISE  # that is added to the images
 
     @classmethod
     def prepare(
@@ -239,7 +241,7 @@ class GroupTuning:
         floor = dataclasses.replace(self.defaults, threshold=lowest)
         settings = [dataclasses.replace(self.defaults, **candidate) for candidate in candidates]
         image_rows = zip(self.rows.to_dict("records"), self.references, strict=True)
-        images = [TuningImage(self.root, row, floor, reference) for row, reference in image_rows]
+        images = [TuningImage(self.root, row, floor, reference, self.noise) for row, reference in image_rows]
         tasks = [Task(str(k), (image, settings, self.names, self.physics), 1) for k, image in enumerate(images)]
         records = {}
         for result in execute(function, tasks, stage="tune", client=self.client, limits=Limits(self.timeout_s)):

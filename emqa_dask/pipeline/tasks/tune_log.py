@@ -15,6 +15,7 @@ from emqa_dask.store import micrographs
 from emqa_dask.store.layout import Workspace
 from emqa_dask.tune import rewards, tiles
 from emqa_dask.tune.lattice import LatticePhysics
+from emqa_dask.tune.noise import NO_NOISE, GaussianNoise, add_gaussian_noise
 
 SEARCHED_SETTINGS = ("threshold", "overlap", "min_sigma", "max_sigma", "num_sigma", "log_scale")
 SCALE_SETTINGS = ("min_sigma", "max_sigma", "num_sigma", "log_scale")
@@ -24,21 +25,36 @@ class TuningImage(NamedTuple):
     """A micrograph on which settings are evaluated."""
 
     root: str  # workspace
-    row: dict[str, Any]  # stack, index, nm_per_pixel and nm_per_pixel_y
+    row: dict[str, Any]  # micrograph_id, stack, index, nm_per_pixel and nm_per_pixel_y
     floor: Detect  # settings of the lowest threshold; candidates of this threshold are kept in memory
     reference: pd.DataFrame | None = None  # reference objects, see tune.rewards.Scene
+    noise: GaussianNoise = NO_NOISE
+
+    @property
+    def source(self) -> "ImageSource":
+        """Where its pixels are."""
+        row = self.row
+        return ImageSource(Workspace(self.root), row["stack"], row["index"], row["micrograph_id"], self.noise)
 
     def read_pixels(self) -> np.ndarray:
-        """The image, as stored."""
-        return _read_image(Workspace(self.root), self.row["stack"], self.row["index"])
+        """The image, as stored, with the noise."""
+        return _read_image(self.source)
 
     def detect_points(self, settings: Detect) -> pd.DataFrame:
         """Detections with `settings`; the scale space is searched once for all settings with the same scales."""
         scales = {key: getattr(settings, key) for key in SCALE_SETTINGS}
         floor = dataclasses.replace(self.floor, **scales)
-        return select_detections(
-            _find_candidates(Workspace(self.root), self.row["stack"], self.row["index"], floor), settings
-        )
+        return select_detections(_find_candidates(self.source, floor), settings)
+
+
+class ImageSource(NamedTuple):
+    """A micrograph of a workspace, and the noise that is added to it."""
+
+    workspace: Workspace
+    stack: str
+    index: int
+    micrograph_id: str
+    noise: GaussianNoise
 
 
 def evaluate_settings(
@@ -49,7 +65,7 @@ def evaluate_settings(
     call: Call = call_directly,
 ) -> dict:
     """The rewards `names` of the detections with each of the settings: {"objectives": (settings, rewards)}."""
-    scene = _make_scene(image.read_pixels(), image, image.reference, physics)
+    scene = make_scene(image.read_pixels(), image, image.reference, physics)
     return {"objectives": [_compute_rewards(image.detect_points(candidate), scene, names) for candidate in settings]}
 
 
@@ -69,14 +85,14 @@ def evaluate_tiles(
 
     def evaluate(tile: tiles.Tile, _: list[dict]) -> list[list[float]]:
         reference = None if image.reference is None else tiles.select_points(image.reference, tile)
-        scene = _make_scene(pixels[tile.y0 : tile.y1, tile.x0 : tile.x1], image, reference, physics)
+        scene = make_scene(pixels[tile.y0 : tile.y1, tile.x0 : tile.x1], image, reference, physics)
         return [_compute_rewards(tiles.select_points(one, tile), scene, names) for one in points]
 
     placed = tiles.place_tiles(pixels.shape, size_px, max(1, size_px // 2))
     return {"table": tiles.tune_tiles(placed, candidate_rows, evaluate, names, distance)}
 
 
-def _make_scene(
+def make_scene(
     pixels: np.ndarray, image: TuningImage, reference: pd.DataFrame | None, physics: LatticePhysics | None
 ) -> rewards.Scene:
     return rewards.Scene(pixels, image.row["nm_per_pixel"], physics, reference, image.row["nm_per_pixel_y"])
@@ -87,10 +103,11 @@ def _compute_rewards(points: pd.DataFrame, scene: rewards.Scene, names: Sequence
 
 
 @functools.lru_cache(maxsize=8)
-def _read_image(workspace: Workspace, stack: str, index: int) -> np.ndarray:
-    return micrographs.read_window(workspace.uri, stack, index)
+def _read_image(source: ImageSource) -> np.ndarray:
+    pixels = micrographs.read_window(source.workspace.uri, source.stack, source.index)
+    return add_gaussian_noise(pixels, source.noise, source.micrograph_id)
 
 
 @functools.lru_cache(maxsize=64)
-def _find_candidates(workspace: Workspace, stack: str, index: int, floor: Detect) -> Candidates:
-    return find_candidates(_read_image(workspace, stack, index), floor)
+def _find_candidates(source: ImageSource, floor: Detect) -> Candidates:
+    return find_candidates(_read_image(source), floor)

@@ -75,10 +75,15 @@ def find_references(name: str, workspace: Workspace, settings: Settings) -> Refe
     if not Path(name).exists():
         names = ", ".join(detectors)
         raise ValueError(f"--reference {name}: there is no such file, and the detectors of the workspace are {names}")
+    return read_labelled_references(name, workspace, settings, "--reference")
+
+
+def read_labelled_references(path: str, workspace: Workspace, settings: Settings, option: str) -> References:
+    """References of a file or folder of labels; ValueError, which names `option`, for labels without places."""
     ledger = pd.concat(micrograph_ledger.iter_current(workspace, LABEL_COLUMNS), ignore_index=True)
-    labels = {key: label for key, label in read_matched_labels([name], ledger).items() if label.kinds[0] != "counts"}
+    labels = {key: label for key, label in read_matched_labels([path], ledger).items() if label.kinds[0] != "counts"}
     if not labels:
-        raise ValueError(f"--reference {name}: it has counts; a reference needs boxes, outlines or points")
+        raise ValueError(f"{option} {path}: it has counts; a reference needs boxes, outlines or points")
     return References(workspace, settings, "", labels)
 
 

@@ -1,0 +1,1 @@
+"""Study of the robustness of tuned detection to noise (Barakati et al.)."""
