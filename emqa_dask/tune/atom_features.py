@@ -20,6 +20,7 @@ class ColumnFeatures(NamedTuple):
     values: NDArray[np.float64]  # (n, 3): contrast, two principal components of the profile; in the scale's units
     intensity: NDArray[np.float64]  # (n,): mean above the valleys, weighted by a Gaussian; grey values
     is_inside: NDArray[np.bool_]  # (n,): the patch lies in the image
+    noise: float  # standard deviation that the image's noise gives to the contrast
 
 
 def compute_features(image: NDArray, points_px: NDArray, spacing_px: float) -> ColumnFeatures:
@@ -42,7 +43,18 @@ def compute_features(image: NDArray, points_px: NDArray, spacing_px: float) -> C
     contrast = intensity / scale
     profiles = _average_rings(patches, distance.ravel(), radius) / scale
     components = _compute_components(profiles, contrast, is_inside)
-    return ColumnFeatures(np.column_stack([contrast, components]), intensity, is_inside)
+    noise = _estimate_noise(image) * float(np.linalg.norm(weights) / weights.sum()) / scale
+    return ColumnFeatures(np.column_stack([contrast, components]), intensity, is_inside, noise)
+
+
+def _estimate_noise(image: NDArray) -> float:
+    """Standard deviation of white noise, from second differences along both axes, which smooth columns hardly have.
+
+    Immerkaer, Fast noise variance estimation, with the median instead of the mean.
+    """
+    kernel = np.outer([1.0, -2.0, 1.0], [1.0, -2.0, 1.0])
+    differences = cv2.filter2D(image, cv2.CV_64F, kernel, borderType=cv2.BORDER_REFLECT)
+    return float(np.median(np.abs(differences)) / 0.6745 / np.linalg.norm(kernel))
 
 
 def _estimate_valleys(image: NDArray, spacing_px: float) -> NDArray:

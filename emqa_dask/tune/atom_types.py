@@ -14,6 +14,7 @@ MIN_COLUMNS = 30  # with fewer columns whose patch lies in the image, types are 
 MIN_COLUMNS_PER_TYPE = 8  # fewer are defects and false detections, not a type
 MAX_TYPES = 6  # default limit of the number of types
 MIN_SPREAD = 0.04  # standard deviation within a type, over the contrast of bright columns: equal columns differ by this
+MIN_ADDED_SPREAD = 0.01  # what is added to the noise of an image at least
 N_STARTS = 5  # of EM, of which the best is taken
 
 
@@ -35,7 +36,7 @@ def find_types(
     A Gaussian mixture, whose components share one covariance as they share the noise, is fitted to the features of the
     columns (`atom_features.compute_features`) for 1 to `max_types` types. The number with the lowest BIC is taken,
     among those with 8 or more columns of each type. Types differ by how the column itself looks, whatever stands beside
-    it, and by more than 0.04 of the contrast of bright columns, as a standard deviation. They are numbered from 1 by
+    it; a spread within types of 0.04 of the contrast of bright columns is assumed at least. They are numbered from 1 by
     falling mean intensity. Columns at the edge do not take part in the fit, and get the most probable type. Fewer than
     30 columns inside, or an image without contrast, give unknown types. Gain and offset of the image and the order of
     the points change nothing. Barakati et al., Physics-based reward driven image analysis in microscopy, figure 4.
@@ -79,7 +80,7 @@ def _fit_mixtures(features: ColumnFeatures, max_types: int, seed: int) -> list[t
         mixture = GaussianMixture(
             n_types,
             covariance_type="tied",
-            reg_covar=MIN_SPREAD**2,
+            reg_covar=max(MIN_SPREAD**2 - features.noise**2, MIN_ADDED_SPREAD**2),
             n_init=N_STARTS,
             max_iter=300,
             random_state=seed,

@@ -50,6 +50,13 @@ def test_columns_of_a_crystal_get_their_types(cell, noise):
     assert np.nanargmin(found.bic) + 1 == len(found.types)
 
 
+def test_noise_does_not_hide_types_of_narrow_columns():
+    image, sites, types = draw_crystal("four types [001]", 0.3, seed=12, spacing_px=12.0)
+    found = find_types(image, sites)
+    assert len(found.types) == 4
+    assert (found.columns["type"].to_numpy(int) == types).mean() >= 0.9
+
+
 def test_gain_offset_order_and_a_second_run_change_no_type():
     image, sites, _ = draw_crystal("YBCO [100]", 0.2, seed=2)
     first = find_types(image, sites).columns
