@@ -1,10 +1,9 @@
-"""Reward-driven LoG (LoG*): against noise with a network beside it, by method of search, and on real particles."""
+"""Reward-driven LoG (LoG*): by method of search, by window, and on real particles. Noise: `emqa study robustness`."""
 
 import argparse
 import json
 import platform
 import re
-import time
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +22,6 @@ BUDGET = 56
 OBJECTIVES = ("count_error", "crowding")
 LABELS = ("|count error| (fraction of the expected columns)", "crowded columns (fraction of the expected)")
 VALUED = (0.2, 0.2)  # hypervolumes are measured from here: a fifth of the columns wrong is worth nothing
-FIT = 0.02  # the aim for both
 WORTH = 0.1  # least range of an objective on the front: a trade of 0.2 % against 10 % is none
 
 
@@ -32,82 +30,6 @@ def evaluator(case: columns.Case, log: columns.Log, names=OBJECTIVES):
     scene = Scene(case.image, case.nm_per_pixel, case.physics)
     selection = [rewards.load_reward(name) for name in names]
     return lambda asked: [[judge(log.points(s), scene) for judge in selection] for s in asked]
-
-
-def against_noise(arguments) -> tuple[list[dict], dict]:
-    """Every lattice at every noise by LoG*, LoG with our and scikit-image's defaults, and a network; rows and facts."""
-    cells = ["SrTiO3 [001]", "Si [110]"] if arguments.quick else ["SrTiO3 [001]", "Au [110]", "Si [110]", "MoS2 [001]"]
-    levels = (0.0, 0.6, 1.0) if arguments.quick else (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
-    network, facts = columns.train_network(40 if arguments.quick else arguments.steps, 0, largest_noise=0.3)
-    clean = [columns.synthetic(cell, 11) for cell in cells] + columns.multislice()
-    rows = []
-    for case in clean:
-        for noise in levels:
-            for seed in range(1 if arguments.quick else arguments.repeats):
-                rows += one_noise(columns.noisy(case, noise, seed), noise, seed, network)
-        print_noise(rows, case.name)
-    return rows, facts
-
-
-def one_noise(case: columns.Case, noise: float, seed: int, network) -> list[dict]:
-    log = columns.Log(case.image)
-    space = SearchSpace.make_for_physics(case.physics, case.nm_per_pixel)
-    started = time.perf_counter()
-    trace = run_search(evaluator(case, log), space, OBJECTIVES, evaluations=BUDGET, seed=seed, reference=VALUED)
-    seconds = time.perf_counter() - started
-    reached = (trace.table[list(OBJECTIVES)] <= FIT).all(axis=1)
-    results = {
-        "LoG*": log.points(trace.select_settings(min_range=WORTH)),
-        "LoG, defaults": detect_image(case.image, Detect(polarity="bright")),
-        "LoG, scikit-image": columns.skimage_points(case.image),
-        "network": columns.network_points(network, case.image),
-    }
-    rows = []
-    for method, points in results.items():
-        row = {"case": case.name, "noise": noise, "seed": seed, "method": method, **columns.judged(points, case)}
-        row["n_true"] = len(case.sites)
-        if method == "LoG*":
-            row |= trace.select_settings(min_range=WORTH) | {"seconds": seconds, "scale_sets": log.n_searched}
-            row["evaluations_to_aim"] = int(reached.idxmax()) + 1 if reached.any() else None
-        rows.append(row)
-    return rows
-
-
-def print_noise(rows: list[dict], name: str) -> None:
-    table = pd.DataFrame(rows).query("case == @name").assign(error=lambda t: 100 * t["count_error"].abs())
-    table["crowding"] *= 100
-    print(f"\n{name}: largest |count error| %, largest ER %, mean F1 of the places")
-    shown = table.groupby(["method", "noise"])[["error", "crowding"]].max().round(1)
-    shown["f1"] = table.groupby(["method", "noise"])["true_f1"].mean().round(2)
-    print(shown.unstack("noise").swaplevel(axis=1).sort_index(axis=1).to_string(), flush=True)
-
-
-def noise_figure(rows: list[dict], name: str, out: Path) -> None:
-    """Detected columns and LoG*'s settings against noise, as in Barakati et al., figure 3."""
-    table = pd.DataFrame(rows).query("case == @name")
-    figure, (left, right) = plots.make_figure(5.6, 4.2, 2)
-    for colour, (method, part) in zip(plots.COLOURS, table.groupby("method", sort=False)):
-        by = part.groupby("noise")["n"]
-        left.plot(by.median().index, by.median(), "o-", color=colour, lw=1.6, ms=4, label=method)
-        left.fill_between(by.min().index, by.min(), by.max(), color=colour, alpha=0.15, lw=0)
-    truth = table["n_true"].iloc[0]
-    left.axhline(truth, color="black", lw=0.8, ls="--", label=f"true columns ({truth})")
-    left.set_ylim(0, 2.2 * truth)
-    left.set_ylabel("detected columns")
-    left.legend(frameon=False, fontsize=8.5)
-    left.set_title(name, fontsize=11)
-    tuned = table[table["method"] == "LoG*"].groupby("noise").median(numeric_only=True)
-    for colour, key, label in zip(
-        plots.COLOURS, ("threshold", "overlap", "min_sigma", "max_sigma"),
-        ("threshold (of the grey range)", "overlap", "min_sigma (px)", "max_sigma (px)"),
-    ):  # fmt: skip
-        right.plot(tuned.index, tuned[key], "o-", color=colour, lw=1.6, ms=4, label=label)
-    right.set_yscale("log")
-    right.set_ylabel("setting chosen by LoG*")
-    right.legend(frameon=False, fontsize=8.5)
-    for axis in (left, right):
-        axis.set_xlabel("standard deviation of the noise (of the clean image's range)")
-    plots.save_figure(figure, out / f"noise_{plain(name)}.png")
 
 
 def plain(name: str) -> str:
@@ -272,9 +194,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("log_star"), help="folder for the figures")
     parser.add_argument("--json", type=Path, help="file for all numbers")
     parser.add_argument("--seeds", type=int, default=10, help="of the comparison of methods")
-    parser.add_argument("--repeats", type=int, default=3, help="noise images per lattice and level")
-    parser.add_argument("--steps", type=int, default=120, help="training steps of the network")
-    parser.add_argument("--only", nargs="*", default=["noise", "methods", "windows", "particles"])
+    parser.add_argument("--only", nargs="*", default=["methods", "windows", "particles"])
     parser.add_argument("--quick", action="store_true", help="a few cases only, to see that it runs")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
@@ -292,11 +212,6 @@ def main() -> None:
     if "particles" in arguments.only:
         rows = on_particles(arguments)
         keep(particles=rows, particles_held_out=held_out(rows))
-    if "noise" in arguments.only:
-        rows, facts = against_noise(arguments)
-        keep(noise=rows, network=facts)
-        for name in {row["case"] for row in rows}:
-            noise_figure(rows, name, arguments.out)
 
 
 if __name__ == "__main__":
