@@ -78,7 +78,8 @@ def _add_log(kinds) -> None:
         "--windows",
         metavar="PX",
         type=int,
-        help="map the best settings over each image, in windows of PX px",
+        help="map the best of the tried settings over each image, in windows of PX px; a map to look at: a "
+        "triage has one setting for an image",
     )
     add_selection(log)
     add_settings(log)

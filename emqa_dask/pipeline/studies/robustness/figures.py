@@ -101,7 +101,9 @@ def _plot_counts(panel: Axes, counts: pd.DataFrame, detectors: Sequence[str]) ->
         panel.fill_between(grouped.min().index, grouped.min(), grouped.max(), color=colour, alpha=0.15, lw=0)
     panel.axhline(1, color="black", lw=0.8, ls="--", label="expected")
     largest = max(LINEAR_SHARE, relative["share"].max())
-    if largest > LINEAR_SHARE:
+    is_logarithmic = largest > LINEAR_SHARE
+    if is_logarithmic:
         panel.set_yscale("symlog", linthresh=LINEAR_SHARE)
-    panel.set(xlabel=NOISE_LABEL, ylabel="count / expected count", ylim=(0, 1.3 * largest))
+    room = 4 if is_logarithmic else 1.3  # for the legend
+    panel.set(xlabel=NOISE_LABEL, ylabel="count / expected count", ylim=(0, room * largest))
     panel.legend(frameon=False, fontsize=8, loc="upper left", ncols=2)
