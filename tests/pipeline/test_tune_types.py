@@ -9,6 +9,7 @@ import tifffile
 from scipy.spatial import cKDTree
 
 from emqa_dask.cli import main
+from emqa_dask.pipeline.tasks.tune_types import map_columns
 from emqa_dask.pipeline.workspace.integrity import verify
 from emqa_dask.synthetic import camera, lattices
 
@@ -120,6 +121,21 @@ def test_options_change_the_maps_of_their_cohort_only(workspace, tmp_path):
     assert len(read(root, "atom_columns")) == len(read(workspace, "atom_columns"))
     assert main(["tune", "types", root, *HERE]) == 0
     pd.testing.assert_frame_equal(read(root, "atom_columns"), read(workspace, "atom_columns"))
+
+
+def test_pixels_that_are_not_finite_become_the_median():
+    y, x = np.mgrid[:90, :90]
+    image = (np.cos(2 * np.pi * y / 9) * np.cos(2 * np.pi * x / 9) > 0.5).astype(np.float32)
+    image[3, 4] = np.inf
+    image[7, 60] = np.nan
+    points = pd.DataFrame(
+        [(i, j) for i in range(9, 90, 9) for j in range(9, 90, 9)], columns=["y_px", "x_px"], dtype=float
+    )
+    atoms, picture = map_columns(image, points, "scan.tif", 3, 0)
+    assert len(atoms.types) == 1
+    assert picture.startswith(b"\x89PNG")
+    blank = map_columns(np.full((90, 90), np.nan, np.float32), points, "scan.tif", 3, 0)[0]
+    assert blank.verdict == "unknown: no contrast"
 
 
 @pytest.mark.parametrize("folder", ["atom_maps", "atom_types", "atom_columns", "atom_overlays"])

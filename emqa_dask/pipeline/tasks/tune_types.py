@@ -115,7 +115,9 @@ def map_columns(
     image: np.ndarray, points: pd.DataFrame, title: str, max_types: int, seed: int
 ) -> tuple[atom_types.AtomTypes, bytes]:
     """The types of the columns of one micrograph, and its overlay as PNG."""
-    pixels = np.nan_to_num(image.astype(np.float64), nan=float(np.nanmedian(image)))
+    pixels = image.astype(np.float64)
+    is_finite = np.isfinite(pixels)
+    pixels[~is_finite] = np.median(pixels[is_finite]) if is_finite.any() else 0.0
     atoms = atom_types.find_types(pixels, points, max_types=max_types, seed=seed)
     stream = io.BytesIO()
     figure = atom_figures.draw_overlay(normalise(image, 1, 99), atoms, title=title)
