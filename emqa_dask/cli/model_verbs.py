@@ -5,7 +5,7 @@ import argparse
 from emqa_dask.cli.messages import say
 from emqa_dask.cli.options import add_settings, read_settings
 from emqa_dask.cli.run_verbs import check_workspace
-from emqa_dask.settings import SettingsError
+from emqa_dask.settings import Settings, SettingsError
 
 
 def add_calibrate(verbs) -> None:
@@ -16,6 +16,7 @@ def add_calibrate(verbs) -> None:
         description="Choose detector, score floor, quality model and limit of trust by micrographs of WS in LABELS; "
         "20 to 50 are worth the while. No detector runs. All of it goes into the workspace and its settings; `emqa "
         "rescore WS` shows what changes.",
+        epilog="example: emqa calibrate session.emqa labels.json --figures f1",
     )
     calibrate.add_argument("workspace", metavar="WS")
     calibrate.add_argument(
@@ -28,6 +29,13 @@ def add_calibrate(verbs) -> None:
     )
     calibrate.add_argument("--iou", metavar="X", type=float, help="IoU from which a box counts as found")
     calibrate.add_argument("--out", metavar="DIR", default="", help="folder for the models; default: WS/models")
+    calibrate.add_argument(
+        "--figures",
+        metavar="DIR",
+        default="",
+        help="before that, write tables and figures of how well F1 is predicted to DIR, as `emqa study f1 WS LABELS "
+        "--short` does, at the score floor that the run has",
+    )
     add_settings(calibrate)
     calibrate.set_defaults(run=run_calibrate)
 
@@ -39,7 +47,28 @@ def run_calibrate(options: argparse.Namespace) -> int:
     from emqa_dask.pipeline.commands.calibrate import calibrate
 
     arguments = {"detectors": options.detectors, "iou_threshold": options.iou, "out": options.out}
+    if options.figures:
+        _draw_figures(options, settings)
     return calibrate(options.workspace, options.labels, settings, **arguments, say=say)
+
+
+def _draw_figures(options: argparse.Namespace, settings: Settings) -> None:
+    """The short study of the labels, before anything of the workspace changes: it may refuse the labels."""
+    from emqa_dask.pipeline.studies.f1.compute import F1Options
+    from emqa_dask.pipeline.studies.f1.splits import SplitPlan
+    from emqa_dask.pipeline.studies.f1.study import study_workspace
+
+    study_workspace(
+        options.workspace,
+        options.labels,
+        options.figures,
+        settings,
+        F1Options(short=True),
+        SplitPlan({}, {}),
+        options.detectors,
+        options.iou,
+        say,
+    )
 
 
 def add_rescore(verbs) -> None:

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from emqa_dask.predict import cross_validation, regressors
 
-ROWS = 64  # explained at once: shap prints a progress bar after 10 s
+ROWS = 16  # explained at once: shap prints a progress bar after 10 s, which 64 rows take on a busy machine
 
 
 class Ranking(NamedTuple):

@@ -9,6 +9,7 @@ from emqa_dask.predict import gaussian_process, trees
 from emqa_dask.predict.gaussian_process import GaussianProcess
 from emqa_dask.predict.trees import TreeEnsemble
 
+N_TREES = 100  # as published
 KINDS = ("forest", "extra_trees", "boosting", "gaussian_process", "mixed_gaussian_process")
 Regressor = TreeEnsemble | GaussianProcess
 
@@ -57,9 +58,9 @@ def _create_trees(kind: str, n_rows: int, columns: Sequence[str], seed: int):
     from sklearn.ensemble import ExtraTreesRegressor, HistGradientBoostingRegressor, RandomForestRegressor
 
     if kind == "forest":
-        return RandomForestRegressor(100, random_state=seed, n_jobs=1)
+        return RandomForestRegressor(N_TREES, random_state=seed, n_jobs=1)
     if kind == "extra_trees":
-        return ExtraTreesRegressor(100, min_samples_leaf=min(5, 1 + n_rows // 20), random_state=seed, n_jobs=1)
+        return ExtraTreesRegressor(N_TREES, min_samples_leaf=min(5, 1 + n_rows // 20), random_state=seed, n_jobs=1)
     if kind == "boosting":
         return HistGradientBoostingRegressor(
             learning_rate=0.05,

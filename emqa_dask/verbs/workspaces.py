@@ -93,6 +93,7 @@ def calibrate_workspace(
     detectors: Sequence[str] = (),
     iou: float | None = None,
     out: str = "",
+    figures: str = "",
 ) -> Run:
     """Run whose trust and predicted F1 are fitted to a few labelled images. The verb `calibrate`.
 
@@ -110,6 +111,8 @@ def calibrate_workspace(
         Intersection over union from which a box counts as found.
     out : str, optional
         Folder for the models. Default: ``models`` in the workspace.
+    figures : str, optional
+        Folder for the tables and figures of ``study_f1`` with ``short=True``. Default: none are made.
 
     Returns
     -------
@@ -124,6 +127,7 @@ def calibrate_workspace(
         If another run uses the workspace.
     """
     options = {"labels": list_texts(labels), "detectors": list(detectors), "iou": iou, "out": str(out)}
+    options["figures"] = str(figures)
     call_verb(model_verbs.run_calibrate, "calibrate", workspace=str(workspace), settings=settings, **options)
     return open_run(workspace)
 

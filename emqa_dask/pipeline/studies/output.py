@@ -39,9 +39,17 @@ class StudyFigure(NamedTuple):
     figure: Figure
 
 
-def check_out(out: str | Path) -> None:
-    """Raises FileExistsError where something is at `out` that no study wrote. Call it before any work."""
+def check_out(out: str | Path, title: str = "emqa study") -> None:
+    """Raises FileExistsError where something is at `out` that no study wrote. Call it before any work.
+
+    title: that of the study, which replaces its own folders alone, and neither those of other studies nor models.
+    """
     output_folders.check_folder(out)
+    out = output_folders.make_absolute(out)
+    if out.is_dir():
+        writer = str(models.read_model_card(out).get("made_by", "another command"))
+        if not writer.startswith(title):
+            raise FileExistsError(f"{out} was written by {writer}, not by {title}: give another name, or move it away")
 
 
 def write_study(

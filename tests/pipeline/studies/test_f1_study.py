@@ -2,16 +2,21 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from emqa_dask.cli import main
+from emqa_dask.models import load_model_card, write_model_card
 from emqa_dask.pipeline.studies import output
+from emqa_dask.predict import protocols
+from tests.few_trees import run_with_few_trees
 from tests.published_tables import raw_table, write
 
 OPEN_TABLE = Path(__file__).parents[4] / "shared/data/uw_rf_f1_table/rf_f1_features_open.csv"
+LEFT_OUT = "leave one split out"
 FIGURES = {f"figure{k}" for k in range(3, 10)}
 
 
@@ -24,8 +29,8 @@ def studied(tmp_path_factory) -> Path:
     """The folder of a study of a made-up table, with the sweep and coverage."""
     folder = tmp_path_factory.mktemp("study")
     table = write(raw_table(), folder / "a.csv")
-    command = ["study", "f1", str(table), "--out", str(folder / "out"), "--repeats", "1", "--model", "extra_trees"]
-    assert main([*command, "--seed", "3"]) == 0
+    command = ["study", "f1", table, "--out", folder / "out", "--repeats", 1, "--model", "extra_trees", "--seed", 3]
+    assert run_with_few_trees(*command) == 0
     assert sorted(os.listdir(folder)) == ["a.csv", "out"]
     return folder / "out"
 
@@ -43,8 +48,8 @@ def test_every_table_and_figure_is_written(studied):
 
 def test_protocols_and_models_stand_beside_each_other(studied):
     table = pd.read_csv(studied / "table2.csv")
-    protocols = ["random", "grouped by image", "grouped by image, extra trees", "leave one split out"]
-    left_out = "leave one split out, images removed"
+    protocols = ["random", "grouped by image", "grouped by image, extra trees", LEFT_OUT]
+    left_out = f"{LEFT_OUT}, images removed"
     assert list(dict.fromkeys(table["protocol"])) == [*protocols, left_out, f"{left_out}, extra trees"]
     random = table[table["protocol"] == "random"].set_index("split")
     splits = ["A: over_under", "A&B_C", "A_B"]
@@ -62,11 +67,54 @@ def test_the_summary_repeats_the_tables(studied):
     assert {"emqa_dask", "python"} <= set(summary["versions"])
 
 
-def test_a_short_study_leaves_sweep_and_intervals_out(tmp_path):
+@pytest.fixture(scope="module")
+def resumed(tmp_path_factory) -> tuple[Path, list[tuple[str, str]]]:
+    """The folder of a short study that was interrupted at its third protocol, and the protocols that it computed."""
+    folder = tmp_path_factory.mktemp("resumed")
+    table = write(raw_table(), folder / "a.csv")
+    command = ["study", "f1", table, "--out", folder / "out", "--repeats", 1, "--seed", 3, "--short"]
+    computed = []
+    predict_by_protocol = protocols.predict_by_protocol
+
+    def stop_at_the_third(rows, protocol, *options):
+        computed.append(protocol)
+        if len(computed) == 3:
+            raise KeyboardInterrupt
+        return predict_by_protocol(rows, protocol, *options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(protocols, "predict_by_protocol", stop_at_the_third)
+        assert run_with_few_trees(*command) == 130
+        assert sorted(os.listdir(folder)) == ["a.csv", "out.unfinished"]
+        assert run_with_few_trees(*command) == 0
+    assert sorted(os.listdir(folder)) == ["a.csv", "out"]
+    return folder / "out", computed
+
+
+def test_an_interrupted_study_goes_on(resumed, studied):
+    out, computed = resumed
+    targets = ["random"] * 3
+    assert computed == ["random", "grouped by image", *[LEFT_OUT] * 2, f"{LEFT_OUT}, images removed", *targets]
+    predictions = pd.read_csv(out / "predictions.csv")
+    whole = pd.read_csv(studied / "predictions.csv")
+    pd.testing.assert_frame_equal(predictions, whole[predictions.columns], check_exact=True)
+
+
+def test_a_short_study_leaves_sweep_and_intervals_out(resumed):
+    out = resumed[0]
+    assert list_figures(out, "png") == FIGURES - {"figure4"}
+    assert not (out / "coverage.csv").exists()
+
+
+def test_a_study_replaces_its_own_folders_alone(resumed, tmp_path, capsys):
+    out = tmp_path / "out"
+    shutil.copytree(resumed[0], out)
+    output.check_out(out, "emqa study f1")
+    write_model_card(out, load_model_card(out) | {"made_by": "emqa study conditions"})
     table = write(raw_table(), tmp_path / "a.csv")
-    assert main(["study", "f1", str(table), "--out", str(tmp_path / "out"), "--repeats", "1", "--short"]) == 0
-    assert list_figures(tmp_path / "out", "png") == FIGURES - {"figure4"}
-    assert not (tmp_path / "out/coverage.csv").exists()
+    assert main(["study", "f1", str(table), "--out", str(out)]) == 1
+    assert "out was written by emqa study conditions, not by emqa study f1" in capsys.readouterr().err
+    assert (out / "table2.csv").exists()
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -19,16 +20,17 @@ from emqa_dask.settings import replace
 from emqa_dask.store import parts
 from emqa_dask.store.layout import Workspace
 from emqa_dask.synthetic.archive import synthesise
+from tests.few_trees import run_with_few_trees
 
 FOLDERS = ("day 1", "day 2")
 
 
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory) -> Path:
-    """An archive of two folders, 20 micrographs each; the truths beside it."""
+    """An archive of two folders, 12 micrographs each; the truths beside it."""
     folder = tmp_path_factory.mktemp("labelled")
     for seed, name in enumerate(FOLDERS):
-        synthesise(folder / name, "nanoparticle-tem", n=20, seed=40 + seed, shape=(160, 192), faults=())
+        synthesise(folder / name, "nanoparticle-tem", n=12, seed=40 + seed, shape=(128, 128), faults=())
         (folder / f"{name}.truth").rename(folder.parent / f"{folder.name} {name}.truth")
     return folder
 
@@ -53,9 +55,9 @@ def workspace(archive, settings, tmp_path_factory) -> str:
 @pytest.fixture(scope="module")
 def studied(workspace, labels, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("studies") / "out"
-    command = ["study", "f1", workspace, *labels, "--out", str(out), "--short", "--repeats", "1", "--iou", "0.3"]
+    command = ["study", "f1", workspace, *labels, "--out", out, "--short", "--repeats", 1, "--iou", 0.3]
     command += ["--train-on", "log=A", "--test-on", "A=day 1/*", "--test-on", "B=day 2/*"]
-    assert main(command) == 0
+    assert run_with_few_trees(*command) == 0
     return out
 
 
@@ -79,7 +81,7 @@ def test_rows_are_matched_at_the_iou(studied, workspace, labels, settings):
         true = np.reshape(truth[row.uri, row.frame], (-1, 4))
         if len(found):
             f1.setdefault(row.uri, []).append(boxes.match_boxes(found[["y0", "x0", "y1", "x1"]], true, 0.3).f1)
-    assert len(table) > 30
+    assert len(table) >= 20
     for uri, rows in table.groupby("image"):
         assert sorted(rows["true_f1"]) == pytest.approx(sorted(f1[uri]))
 
@@ -146,6 +148,22 @@ def test_names_that_the_run_lacks_are_refused(workspace, labels, tmp_path, capsy
     assert main(["study", "f1", workspace, *labels, "--out", str(tmp_path / "out"), *options]) == 1
     assert message in capsys.readouterr().err
     assert os.listdir(tmp_path) == []
+
+
+def test_calibration_draws_the_short_study(workspace, labels, tmp_path, capsys):
+    shutil.copytree(workspace, tmp_path / "ws")
+    settings = (tmp_path / "ws/settings.toml").read_bytes()
+    (tmp_path / "mine").mkdir()
+    command = ["calibrate", tmp_path / "ws", *labels, "--detector", "log", "--figures"]
+    assert run_with_few_trees(*command, tmp_path / "mine") == 1
+    assert "mine is there and is not what emqa would write" in capsys.readouterr().err
+    assert (tmp_path / "ws/settings.toml").read_bytes() == settings
+    assert run_with_few_trees(*command, tmp_path / "f1") == 0
+    summary = json.loads((tmp_path / "f1/summary.json").read_text())
+    assert summary["settings"]["short"] is True
+    assert summary["detectors"] == ["log"]
+    assert {f"figure{k}" for k in (3, 5, 6, 7, 8, 9)} == {path.name[:7] for path in tmp_path.glob("f1/*.png")}
+    assert (tmp_path / "ws/models/log/card.toml").exists()
 
 
 def test_a_table_takes_no_options_of_a_workspace(workspace, tmp_path, capsys):

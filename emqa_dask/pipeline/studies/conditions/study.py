@@ -73,7 +73,7 @@ def study_conditions(
     where something else is in the place of what is written. An interrupted study goes on from its results.
     """
     options.check()
-    output.check_out(out)
+    output.check_out(out, TITLE)
     output_folders.check_folder(model_out)
     matching, settings, digest = read_matching(model, settings)
     if workspace:

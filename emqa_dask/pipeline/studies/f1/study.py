@@ -31,7 +31,7 @@ def study_workspace(
 ) -> F1Results:
     """The study of a workspace's labelled images; see workspace_table.make_study_rows() and study_table()."""
     options.check()
-    output.check_out(out)
+    output.check_out(out, show.TITLE)
     rows = make_study_rows(root, labels, settings, plan, detectors, iou_threshold)
     for note in rows.notes:
         say(note)
@@ -41,7 +41,7 @@ def study_workspace(
 def study_file(path: str, out: str, options: F1Options, say: Say = print) -> F1Results:
     """The study of a CSV file in one of the published layouts; see study_table()."""
     options.check()
-    output.check_out(out)
+    output.check_out(out, show.TITLE)
     return study_table(read_published(path), out, options, {"source": path}, say)
 
 
@@ -51,13 +51,16 @@ def study_table(
 ) -> F1Results:
     """Runs the study on a table of published_table.read_published(), writes its folder `out` and says the main figures.
 
-    facts: what the summary says of the table's origin. Raises ValueError, before any work, for splits of too few
-    images and an F1 that is the same in all, and FileExistsError where something else is at `out`. An interrupted
-    study goes on from its results.
+    facts: what the summary says of the table's origin, with `source` and, of a workspace, `labels`. Raises ValueError,
+    before any work, for splits of too few images and an F1 that is the same in all, and FileExistsError where something
+    else is at `out`. An interrupted study goes on from its results.
     """
     options.check()
-    output.check_out(out)
-    check_splits(table)
+    output.check_out(out, show.TITLE)
+    try:
+        check_splits(table)
+    except ValueError as error:
+        raise ValueError(f"{', '.join(facts.get('labels', [facts['source']]))}: {error}") from None
     table = table.reset_index(drop=True)
     content = hashlib.sha256(pd.util.hash_pandas_object(table).to_numpy().tobytes()).hexdigest()
     store = output.open_result_store(out, show.TITLE, content, options.seed)
