@@ -89,6 +89,10 @@ def run_study_f1(options: argparse.Namespace) -> int:
             raise SettingsError(
                 f"{options.source} has its splits: --train-on, --test-on, --detector and --iou are for a workspace"
             )
+        if not os.path.isfile(options.source):
+            raise SettingsError(
+                f"{options.source} is not there: give a workspace and labels, or a CSV table in a published layout"
+            )
         study_file(options.source, options.out, f1_options, say=say)
         return 0
     check_workspace(options.source)

@@ -68,7 +68,7 @@ def read_published(path: str | Path) -> pd.DataFrame:
     path = Path(path)
     raw = pd.read_csv(path, skipinitialspace=True)
     if raw.empty:
-        raise ValueError(f"{path}: the table has no rows")
+        raise ValueError(f"{path}: the table has no rows: give a CSV file with a row for each image and split")
     table = _rename_columns(raw, path)
 
     def name_row(i: object) -> str:

@@ -39,10 +39,13 @@ class LabelledMicrographs(NamedTuple):
     features: pd.DataFrame  # image statistics, tables.FEATURES
     lines: tuple[str, ...] = ()  # about the decisions of reviewers
 
+    def count_objects(self) -> int:
+        """Number of labelled objects."""
+        return sum(self.truth.values()) if self.kind == "counts" else sum(map(len, self.truth.values()))
+
     def describe(self) -> str:
         """The numbers of micrographs and objects, as a sentence without a full stop."""
-        n_objects = sum(self.truth.values()) if self.kind == "counts" else sum(map(len, self.truth.values()))
-        text = f"{len(self.rows)} labelled micrographs with {n_objects} objects ({self.kind})"
+        text = f"{len(self.rows)} labelled micrographs with {self.count_objects()} objects ({self.kind})"
         return f"{text}; {self.n_unused} more without {self.kind} are left out" if self.n_unused else text
 
     def compute_quality(self, detector: str, score_floor: float, iou_threshold: float, rule: str) -> pd.DataFrame:

@@ -95,6 +95,25 @@ def test_splits_have_the_names_of_the_sets(studied):
     assert summary["kind_of_labels"] == "boxes"
 
 
+def test_a_short_study_leaves_sweep_and_intervals_out(studied):
+    assert {f"figure{k}" for k in (3, 5, 6, 7, 8, 9)} == {path.name[:7] for path in studied.glob("*.png")}
+    assert not (studied / "coverage.csv").exists()
+
+
+def test_labels_without_use_are_named(workspace, labels, tmp_path, capsys):
+    content = json.loads(Path(labels[0]).read_text())
+    foreign = [image | {"file_name": f"{k}.png"} for k, image in enumerate(content["images"])]
+    for change, message in (
+        ({"images": foreign}, "labels.json: these are labels of another archive: '0.png' is not in the workspace"),
+        ({"annotations": []}, "labels.json: none of its 12 images has an object: label what the detector"),
+        ({}, "labels.json: 12 labelled images with detections: the study needs 20; label more"),
+    ):
+        (tmp_path / "labels.json").write_text(json.dumps(content | change))
+        assert main(["study", "f1", workspace, str(tmp_path / "labels.json"), "--out", str(tmp_path / "out")]) == 1
+        assert message in capsys.readouterr().err
+    assert os.listdir(tmp_path) == ["labels.json"]
+
+
 def test_swelling_error_needs_a_thickness(workspace, labels, settings):
     assert make_rows(workspace, labels, settings)["swelling_error"].notna().any()
     unknown = replace(settings, {"measure": {"foil_thickness_nm": 0.0}})

@@ -51,6 +51,11 @@ def make_study_rows(
     names = splits.select_detectors(plan, list(name_detectors(settings.detect)), detectors)
     with lock.hold_lock(root, lambda text: None):
         labelled = read_labelled(workspace, settings, list(labels))
+        if labelled.count_objects() == 0:
+            raise ValueError(
+                f"{', '.join(labelled.files)}: none of its {len(labelled.rows)} images has an object: label what the "
+                "detector shall find"
+            )
         matching = (MATCHING[0] if iou_threshold is None else iou_threshold, MATCHING[1])
         notes = [*labelled.lines]
         parts = [_make_detector_rows(workspace, labelled, settings, plan, name, matching, notes) for name in names]
