@@ -23,6 +23,8 @@ images that are held out come the card's figures and what counts as out of domai
   emqa train ensemble labels.csv --out lots --members 16
   emqa train ensemble labels.csv --images scans --out lots --whole --window 128 --epochs 60
   emqa train ensemble labels.csv --out lots --scheduler cuda --set run.device=cuda     one member per GPU
+  emqa train ensemble labels.csv --out lots --learning-curve --target 0.95     how many labels are needed?
+  emqa train ensemble labels.csv --out lots --search 20
   emqa triage scans --classifier lots""",
     )
     ensemble.add_argument("labels", metavar="LABELS.csv")
@@ -64,10 +66,45 @@ images that are held out come the card's figures and what counts as out of domai
         help="images of your own that are out of domain: acquisition, new_class or unrelated; kinds are told apart "
         "better with them than with made examples alone",
     )
-    ensemble.add_argument("--seed", metavar="S", type=int, default=0)
-    ensemble.add_argument("--licence", metavar="TEXT", default="not stated", help="of the weights, for the card")
+    _add_remaining_options(ensemble)
     add_settings(ensemble)
     ensemble.set_defaults(run=run_train_ensemble)
+
+
+def _add_remaining_options(ensemble: argparse.ArgumentParser) -> None:
+    """The options of the learning curve and of the search of hyperparameters, seed and licence."""
+    ensemble.add_argument("--seed", metavar="S", type=int, default=0)
+    ensemble.add_argument("--licence", metavar="TEXT", default="not stated", help="of the weights, for the card")
+    curve = ensemble.add_argument_group("learning curve and search of hyperparameters")
+    curve.add_argument(
+        "--learning-curve",
+        action="store_true",
+        help="train on shares of the labels, too: accuracy on held-out images and confidence on unlabelled ones "
+        "against the number of labels, as learning_curve.csv and learning_curve.png in MODEL_DIR",
+    )
+    curve.add_argument(
+        "--target", metavar="X", type=float, default=0.95, help="accuracy whose number of labels is asked for; 0.95"
+    )
+    curve.add_argument(
+        "--shares", metavar="X", type=float, nargs="+", default=None, help="of the labels; default 0.1 0.2 ... 1"
+    )
+    curve.add_argument(
+        "--curve-members", metavar="N", type=int, default=3, help="of each ensemble of the curve; default 3"
+    )
+    curve.add_argument(
+        "--unlabelled",
+        metavar="DIR",
+        default="",
+        help="images for the confidence; default: the test images without their labels",
+    )
+    curve.add_argument(
+        "--search",
+        metavar="N",
+        type=int,
+        default=0,
+        help="first try N sets of learning rate, weight decay, mirroring and width, one network each, chosen by "
+        "Bayesian optimisation; the lowest validation loss wins; the trials are search.csv in MODEL_DIR",
+    )
 
 
 def run_train_ensemble(options: argparse.Namespace) -> int:
@@ -107,9 +144,20 @@ def run_train_ensemble(options: argparse.Namespace) -> int:
         windows_per_image=options.windows_per_image,
         min_members=options.min_members,
         domain_options=DomainOptions(options.false_flags, options.examples, shifted, settings.featurise.cs_mm),
+        curve_options=make_curve_options(options) if options.learning_curve else None,
+        n_trials=options.search,
         say=say,
     )
     return 0
+
+
+def make_curve_options(options: argparse.Namespace):
+    """The options of the learning curve."""
+    from emqa_dask.pipeline.commands.ensemble_curve import CurveOptions
+    from emqa_dask.train.label_shares import SHARES
+
+    shares = tuple(options.shares) if options.shares else SHARES
+    return CurveOptions(options.target, shares, options.curve_members, options.unlabelled)
 
 
 def _parse_shift_folders(texts: Sequence[str]) -> tuple[tuple[str, str], ...]:

@@ -70,6 +70,22 @@ def train_member(
     return record
 
 
+def predict_member(out: Path, k: int, windows: NDArray[np.float32], device: str = "cpu") -> NDArray[np.float32]:
+    """Probabilities (passes, n, classes) of the finished member `k` for windows (n, size, size) in [0, 1]."""
+    folder = locate_training(out)
+    plan = read_plan(folder)
+    member = locate_member(folder, k)
+    models.load_model_card(member)
+    net = classifiers.build_classifier(plan["architecture"])
+    networks.load_weights(net, member / WEIGHTS)
+    return _predict_passes(net.to(device).eval(), windows, plan, plan["seeds"][k], device)
+
+
+def load_held_out(out: Path, k: int, split: str) -> NDArray[np.float32]:
+    """Probabilities (passes, n, classes) of the finished member `k` for the windows of a held-out split."""
+    return np.load(locate_member(locate_training(out), k) / f"{split}.npy")
+
+
 def _predict_passes(
     net: "torch.nn.Module", windows: NDArray, plan: Mapping, seed: int, device: str
 ) -> NDArray[np.float32]:

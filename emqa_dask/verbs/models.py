@@ -16,6 +16,7 @@ ENSEMBLE_OPTIONS: dict[str, Any] = {
     **{"windows_per_image": 36, "backbone": "wide_resnet", "depth": 16, "widen": 2, "dropout": None, "epochs": 200},
     **{"patience": 100, "batch": 64, "learning_rate": 1e-3, "precision": "float32", "halve_every": 50},
     **{"false_flags": 0.05, "examples": 480, "shifted": (), "seed": 0, "licence": "not stated"},
+    **{"learning_curve": False, "target": 0.95, "shares": None, "curve_members": 3, "unlabelled": "", "search": 0},
 }
 TUNE_OPTIONS: dict[str, Any] = {
     **{
@@ -86,7 +87,10 @@ def train_ensemble(labels: str, out: str, settings: Settings | None = None, **op
         widen (2): of the wide ResNet. dropout (None): 0, with method "dropout" 0.3. epochs (200). patience (100).
         batch (64): windows a step. learning_rate (0.001). precision ("float32"): or "bfloat16". halve_every (50):
         epochs. false_flags (0.05): share of in-domain images. examples (480): of each kind of shift. shifted (()):
-        texts KIND=FOLDER of images out of domain. seed (0). licence ("not stated"): of the weights.
+        texts KIND=FOLDER of images out of domain. learning_curve (False): train on shares of the labels, too.
+        target (0.95): accuracy whose number of labels is asked for. shares (None): of the labels; 0.1 to 1.
+        curve_members (3). unlabelled (""): folder of images for the confidence; the test images. search (0): trials of
+        hyperparameters. seed (0). licence ("not stated"): of the weights.
 
     Returns
     -------

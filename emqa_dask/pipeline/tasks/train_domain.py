@@ -27,7 +27,7 @@ def read_image(path: Path) -> tuple[np.ndarray, float, float]:
     return image, header.nm_per_pixel if is_square else np.nan, header.voltage_kv
 
 
-def _crop_centre(image: np.ndarray, side_px: int) -> np.ndarray:
+def crop_centre(image: np.ndarray, side_px: int) -> np.ndarray:
     """The central square of an image, at most `side_px` wide."""
     y, x = (max(0, (n - side_px) // 2) for n in image.shape)
     return image[y : y + side_px, x : x + side_px]
@@ -52,7 +52,7 @@ def examine_shifted_images(
 
     `refused` has the reason where no example can be made of an image.
     """
-    images = [_crop_centre(read_image(path)[0], SHIFTED_PX) for _, path in numbered_paths]
+    images = [crop_centre(read_image(path)[0], SHIFTED_PX) for _, path in numbered_paths]
     try:
         examples = shifts.make_shifted_examples(images, first=numbered_paths[0][0])
     except ValueError as error:
