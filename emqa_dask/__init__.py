@@ -73,6 +73,7 @@ _HOMES = {
     "map_order": "emqa_dask.verbs.models",
     "map_atom_types": "emqa_dask.verbs.models",
     "study_f1": "emqa_dask.verbs.studies",
+    "study_uncertainty": "emqa_dask.verbs.studies",
     "study_conditions": "emqa_dask.verbs.studies",
     "study_robustness": "emqa_dask.verbs.studies",
     "import_detector": "emqa_dask.verbs.machine",

@@ -53,12 +53,13 @@ def draw(
     `each` is map, or the one of a pool of processes.
     """
     of = [(lot, k) for lot in lots for k in range(fields)]
-    drawn = each(_field, [[*seed, *place] for place in of], [lot for lot, _ in of], [acquisition] * len(of))
+    drawn = each(draw_field, [[*seed, *place] for place in of], [lot for lot, _ in of], [acquisition] * len(of))
     windows, source = cut_windows([(f"lot {lot}, field {k}", field) for (lot, k), field in zip(of, drawn)], VIEW)
     return Fields(windows, np.array(of)[source, 0], source)
 
 
-def _field(seed: list[int], lot: int, set_to: Acquisition) -> NDArray[np.float32]:
+def draw_field(seed: list[int], lot: int, set_to: Acquisition) -> NDArray[np.float32]:
+    """A field of view (128, 128) of a lot, mean about 1 before its gamma."""
     sample = textures.draw_texture(
         np.random.default_rng(seed), (FIELD_PX, FIELD_PX), lot=lot, nm_per_pixel=NM_PER_PIXEL, dtype="float32",
         exposure={"dose_e_per_px": set_to.dose_e_per_px, "mtf_sigma_px": 0.4, "read_noise_e": 1.0},

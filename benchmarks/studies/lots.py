@@ -26,8 +26,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
 from benchmarks.studies import lot_images, lots_figures, lots_training, lots_verdicts
-from benchmarks.studies.lots_training import Plan, classes
-from benchmarks.studies.probabilities import figures
+from benchmarks.studies.lots_training import Plan, classes, figures
 from emqa_dask import models
 from emqa_dask.classify import load_ensemble
 from emqa_dask.uncertainty import entropy, referral, reliability

@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.studies import lot_images
-from benchmarks.studies.probabilities import figures
 from emqa_dask.train import ensemble
 from emqa_dask.train.ensemble_plan import EnsembleOptions, TrainingSet, prepare_training
 from emqa_dask.train.schedules import MemberSchedule
+from emqa_dask.uncertainty.held_out_scores import compute_held_out_scores
 
 DROPOUT = 0.3
 PASSES = 16
@@ -51,6 +51,11 @@ def plans(given: argparse.Namespace) -> list[Plan]:
         for share in given.shares if seed == given.seeds[0] else ():
             results += [Plan(seed, "dropout", share, 1), Plan(seed, "ensemble", share, given.curve_members)]
     return results
+
+
+def figures(p: NDArray, y: NDArray) -> dict[str, float]:
+    """Scores of probabilities p (members, n, classes), as numbers; y (n,) are the classes."""
+    return {key: value for key, value in compute_held_out_scores(p, y).items() if not isinstance(value, list)}
 
 
 @contextmanager

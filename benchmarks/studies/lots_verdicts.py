@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-COLUMNS = ("accuracy", "nll", "ece", "ece_equal_mass", "risk_coverage_area", "error_at_90_coverage")
+COLUMNS = ("accuracy", "nll", "ece", "ece_equal_mass", "risk_coverage_area", "error_at_90_percent_coverage")
 KINDS = ("changed", "unseen", "photographs", "cifar10")
 # What is compared, which way is better, and who is to be better than whom.
 ENSEMBLE_FIRST = (("ensemble", "softmax"), ("ensemble", "dropout"))
@@ -15,7 +15,7 @@ ORDERINGS = {
     "dropout's ECE is below softmax's": ("ece", -1, (("dropout", "softmax"),)),
     "dropout's NLL is below softmax's": ("nll", -1, (("dropout", "softmax"),)),
     "the ensemble's area under risk and coverage is the lowest": ("risk_coverage_area", -1, ENSEMBLE_FIRST),
-    "the ensemble's error at 90 % coverage is the lowest": ("error_at_90_coverage", -1, ENSEMBLE_FIRST),
+    "the ensemble's error at 90 % coverage is the lowest": ("error_at_90_percent_coverage", -1, ENSEMBLE_FIRST),
     **{
         f"the ensemble's entropy tells {kind} best": (f"auroc {kind}", 1, ENSEMBLE_FIRST)
         for kind in KINDS

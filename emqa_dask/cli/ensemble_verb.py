@@ -134,7 +134,7 @@ def run_train_ensemble(options: argparse.Namespace) -> int:
         seed=options.seed,
         licence=options.licence,
     )
-    shifted = _parse_shift_folders(options.shifted)
+    shifted = parse_shift_folders(options.shifted)
     train_ensemble(
         options.labels,
         options.out,
@@ -160,7 +160,7 @@ def make_curve_options(options: argparse.Namespace):
     return CurveOptions(options.target, shares, options.curve_members, options.unlabelled)
 
 
-def _parse_shift_folders(texts: Sequence[str]) -> tuple[tuple[str, str], ...]:
+def parse_shift_folders(texts: Sequence[str]) -> tuple[tuple[str, str], ...]:
     """KIND=DIR as pairs; SettingsError for another kind and a folder that is not there."""
     from emqa_dask.tables import SHIFTS
 

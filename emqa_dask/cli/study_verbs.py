@@ -1,6 +1,6 @@
 """emqa study: the papers' experiments on own data."""
 
-from emqa_dask.cli import study_conditions, study_f1, study_robustness
+from emqa_dask.cli import study_conditions, study_f1, study_robustness, study_uncertainty
 
 
 def add_study(verbs) -> None:
@@ -16,3 +16,4 @@ def add_study(verbs) -> None:
     study_f1.add_f1(kinds)
     study_conditions.add_conditions(kinds)
     study_robustness.add_robustness(kinds)
+    study_uncertainty.add_uncertainty(kinds)

@@ -19,6 +19,7 @@ class LabelsNeeded(NamedTuple):
     n_labels: float
     low: float
     high: float
+    n_labels_min: int  # of the curve; a target that is reached with fewer counts as reached with these
     n_labels_max: int  # of the curve
 
 
@@ -85,7 +86,7 @@ def estimate_labels_needed(
     def solve(images: NDArray, members: Sequence[NDArray]) -> float:
         values = compute_point_values(probabilities, y, images, members)
         needed = compute_labels_needed(fit_learning_curve(n_labels, values), target)
-        return needed if needed <= limit else np.inf
+        return max(needed, min(n_labels)) if needed <= limit else np.inf
 
     best = solve(np.arange(len(groups)), [np.arange(len(p)) for p in probabilities])
     resamples = []
@@ -94,7 +95,7 @@ def estimate_labels_needed(
         members = [rng.integers(len(p), size=len(p)) for p in probabilities]
         resamples.append(solve(np.concatenate([rows_by_group[k] for k in group_numbers]), members))
     low, high = np.quantile(resamples, QUANTILES, method="nearest")
-    return LabelsNeeded(target, best, float(low), float(high), int(max(n_labels)))
+    return LabelsNeeded(target, best, float(low), float(high), int(min(n_labels)), int(max(n_labels)))
 
 
 def describe_labels_needed(needed: LabelsNeeded) -> str:
@@ -104,6 +105,8 @@ def describe_labels_needed(needed: LabelsNeeded) -> str:
     if np.isinf(needed.n_labels):
         odds = "" if np.isinf(needed.low) else f"; the favourable end of the interval is {needed.low:.0f} labels"
         return f"{start} is not reached with up to {limit:.0f} labels{odds}"
+    if max(needed.n_labels, needed.high) <= needed.n_labels_min:
+        return f"{start} is reached with {needed.n_labels_min} labels, the fewest of the curve, or with fewer"
     high = f"{needed.high:.0f}" if np.isfinite(needed.high) else f"more than {limit:.0f}"
     text = f"{start} needs about {needed.n_labels:.0f} labels (90 % interval {needed.low:.0f} to {high})"
     return text if needed.n_labels <= needed.n_labels_max else f"{text}; extrapolated from {needed.n_labels_max}"

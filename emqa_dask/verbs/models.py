@@ -62,7 +62,7 @@ def train_detector(coco: str | Sequence[str], images: str | Sequence[str], out: 
     ValueError
         If files and folders do not pair up, or labels do not fit their images.
     """
-    values = _complete(DETECTOR_OPTIONS, options)
+    values = complete_options(DETECTOR_OPTIONS, options)
     values |= {"coco": list_texts(coco), "images": list_texts(images), "out": str(out)}
     values["reviewed"] = list_texts(values["reviewed"])
     call_verb(model_verbs.run_train_detector, "train", **values)
@@ -104,7 +104,7 @@ def train_ensemble(labels: str, out: str, settings: Settings | None = None, **op
     ValueError
         If labels or options do not fit.
     """
-    values = _complete(ENSEMBLE_OPTIONS, options)
+    values = complete_options(ENSEMBLE_OPTIONS, options)
     values |= {"labels": str(labels), "out": str(out), "shifted": list_texts(values["shifted"])}
     call_verb(ensemble_verb.run_train_ensemble, "train", settings=settings, **values)
     return str(out)
@@ -152,7 +152,7 @@ def tune_log(
     ValueError
         If options do not fit together.
     """
-    values = _complete(TUNE_OPTIONS, options)
+    values = complete_options(TUNE_OPTIONS, options)
     values |= {"rewards": list_texts(values["rewards"]), "source": str(source), "out": str(out)}
     values |= {"workspace": workspace, "cohorts": list_texts(cohorts), "kind": "log"}
     call_verb(tune_verbs.run_tune_log, "tune", settings=settings, **values)
@@ -239,7 +239,7 @@ def map_atom_types(
     return str(workspace)
 
 
-def _complete(defaults: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
+def complete_options(defaults: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
     """`options` with defaults for those that are not given; TypeError for one that does not exist."""
     if unknown := sorted(set(options) - set(defaults)):
         raise TypeError(f"no option {', '.join(unknown)}; there are {', '.join(defaults)}")

@@ -1,12 +1,22 @@
-"""The papers' experiments on own data: study f1, study conditions, study robustness."""
+"""The papers' experiments on own data: study f1, study conditions, study robustness, study uncertainty."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from emqa_dask.cli import study_conditions as conditions_verb
 from emqa_dask.cli import study_f1 as f1_verb
 from emqa_dask.cli import study_robustness as robustness_verb
+from emqa_dask.cli import study_uncertainty as uncertainty_verb
 from emqa_dask.settings import Settings
 from emqa_dask.verbs.call import call_verb, list_texts
+from emqa_dask.verbs.models import complete_options
+
+UNCERTAINTY_OPTIONS: dict[str, Any] = {
+    **{"images": "", "shifted": (), "target": 0.95, "shares": None, "unlabelled": "", "members": 16},
+    **{"curve_members": 3, "minutes": None, "epochs": 200, "patience": 100, "halve_every": 50, "batch": 64},
+    **{"learning_rate": 1e-3, "depth": 16, "widen": 2, "window": 64, "whole": False, "windows_per_image": 4},
+    **{"seed": 0},
+}
 
 
 def study_f1(
@@ -189,4 +199,48 @@ def study_robustness(
     values |= {"source": str(source), "out": str(out), "lattice": str(lattice), "labels": str(labels)}
     values |= {"noise": list(noise), "images": images, "cohorts": list_texts(cohorts), "workspace": workspace}
     call_verb(robustness_verb.run_study_robustness, "study", settings=settings, kind="robustness", **values)
+    return str(out)
+
+
+def study_uncertainty(
+    labels: str, out: str = "study-uncertainty", settings: Settings | None = None, **options: Any
+) -> str:
+    """Folder of a study of what softmax, dropout and ensembles know of their errors. The verb `study uncertainty`.
+
+    Parameters
+    ----------
+    labels : str
+        CSV file with the columns uri and label, and perhaps split and group.
+    out : str, default "study-uncertainty"
+        Folder to write.
+    settings : Settings, optional
+        Where the networks are trained. Default: the defaults.
+    **options
+        images (""): folder from which uris start; the folder of `labels`. shifted (()): texts KIND=FOLDER of images out
+        of domain. target (0.95): accuracy of figure 4. shares (None): of the labels; 0.1 to 1. unlabelled (""): folder
+        of images for figure 4. members (16). curve_members (3). minutes (None): begin no network after them.
+        epochs (200). patience (100). halve_every (50). batch (64). learning_rate (0.001). depth (16). widen (2).
+        window (64). whole (False). windows_per_image (4). seed (0).
+
+    Returns
+    -------
+    str
+        `out`.
+
+    Raises
+    ------
+    TypeError
+        For an option that does not exist.
+    ValueError
+        If there are too few labels for a split, or a folder has no image.
+    RuntimeError
+        If a method has no network after `minutes`.
+
+    References
+    ----------
+    Zhang, Kailkhura & Han, ACS Omega 6 (2021) 12711.
+    """
+    values = complete_options(UNCERTAINTY_OPTIONS, options)
+    values |= {"labels": str(labels), "out": str(out), "shifted": list_texts(values["shifted"])}
+    call_verb(uncertainty_verb.run_study_uncertainty, "study", settings=settings, kind="uncertainty", **values)
     return str(out)

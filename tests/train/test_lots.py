@@ -114,9 +114,14 @@ def test_the_study_measures_every_method_and_writes_figures(run):
     for seed in found["seeds"].values():
         assert seed["members"] == 2
         for row in seed["methods"].values():
-            assert {"accuracy", "nll", "ece", "ece_equal_mass", "risk_coverage_area", "error_at_90_coverage"} <= set(
-                row
-            )
+            assert {
+                "accuracy",
+                "nll",
+                "ece",
+                "ece_equal_mass",
+                "risk_coverage_area",
+                "error_at_90_percent_coverage",
+            } <= set(row)
             assert {"auroc changed", "auroc changed: dose", "auroc unseen", "auroc photographs"} <= set(row)
             assert all(0 <= value <= 1 for key, value in row.items() if key.startswith(("auroc", "accuracy", "ece")))
     assert json.loads((given.out / "lots.json").read_text()) == json.loads(json.dumps(found))
@@ -172,7 +177,7 @@ def test_an_ordering_holds_in_the_mean_and_in_seeds():
     def seed(ensemble, softmax, dropout):
         rising = {f"entropy {kind}": k for k, kind in enumerate(("test", "changed", "unseen", "photographs"))}
         rows = {"ensemble": ensemble, "softmax": softmax, "dropout": dropout}
-        keys = {"accuracy", "nll", "ece", "ece_equal_mass", "risk_coverage_area", "error_at_90_coverage"}
+        keys = {"accuracy", "nll", "ece", "ece_equal_mass", "risk_coverage_area", "error_at_90_percent_coverage"}
         keys |= {"nll tempered", "ece tempered"}
         return {"methods": {name: dict.fromkeys(keys, value) | rising for name, value in rows.items()}}
 

@@ -46,6 +46,13 @@ def test_a_target_above_the_ceiling_is_not_reached():
     assert "is not reached with up to 3200 labels" in describe_labels_needed(needed)
 
 
+def test_a_target_below_the_curve_needs_its_fewest_labels():
+    flat = [probabilities(0.95, seed=n) for n in N_LABELS]
+    needed = estimate_labels_needed(N_LABELS, flat, np.zeros(1000, int), np.arange(1000), 0.9, n_resamples=20)
+    assert (needed.n_labels, needed.low, needed.high) == (20, 20, 20)
+    assert "is reached with 20 labels, the fewest of the curve" in describe_labels_needed(needed)
+
+
 def test_fewer_groups_give_a_wider_interval():
     y = np.zeros(1000, int)
     rows = [

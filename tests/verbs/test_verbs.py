@@ -13,7 +13,7 @@ from docs.generate.cli import list_verbs
 from emqa_dask import verbs
 from emqa_dask.cli.options import add_settings
 from emqa_dask.settings import replace
-from emqa_dask.verbs import models
+from emqa_dask.verbs import models, studies
 
 FUNCTIONS = {
     "triage": "triage_archive",
@@ -44,6 +44,7 @@ FUNCTIONS = {
     "study f1": "study_f1",
     "study conditions": "study_conditions",
     "study robustness": "study_robustness",
+    "study uncertainty": "study_uncertainty",
     "bench": "measure_scaling",
     "synthesise": "synthesise_archive",
     "certificates": "write_certificates",
@@ -52,6 +53,7 @@ FUNCTIONS = {
 OPTIONS = {
     "train_detector": models.DETECTOR_OPTIONS,
     "train_ensemble": models.ENSEMBLE_OPTIONS,
+    "study_uncertainty": studies.UNCERTAINTY_OPTIONS,
     "tune_log": models.TUNE_OPTIONS,
 }
 # What the functions do without: --failed is not optional, and list_files() returns what --null ends.

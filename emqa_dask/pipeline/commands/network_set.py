@@ -151,10 +151,13 @@ def _is_unfinished(plan: NetworkPlan, k: int, folder: Path, extra_windows: Seque
     return k in ensemble.list_unfinished(plan.out) or not all(file.is_file() for file in files)
 
 
-def list_finished(plan: NetworkPlan) -> list[int]:
-    """Numbers of the finished members."""
-    unfinished = ensemble.list_unfinished(plan.out) if locate_training(plan.out).is_dir() else range(plan.n_members)
-    return [k for k in range(plan.n_members) if k not in unfinished]
+def list_finished(plan: NetworkPlan, folder: Path | None = None, extra_windows: Sequence[str] = ()) -> list[int]:
+    """Numbers of the finished members; with `folder` those that were asked about the windows `extra_windows`, too."""
+    if not locate_training(plan.out).is_dir():
+        return []
+    unfinished = ensemble.list_unfinished(plan.out)
+    numbers = [k for k in range(plan.n_members) if k not in unfinished]
+    return [k for k in numbers if folder is None or not _is_unfinished(plan, k, folder, extra_windows)]
 
 
 def load_held_out(plan: NetworkPlan, split: str, labelled: LabelledSet) -> NDArray[np.float64]:
