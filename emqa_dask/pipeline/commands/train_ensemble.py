@@ -71,8 +71,6 @@ def train_ensemble(
             say,
         )
         labelled = cut_labelled_windows(root, table, options, windows_per_image)
-        size_px = options.window_settings.size_px
-        say(f"{len(labelled.sources)} windows of {size_px} px; finished members stay in {locate_training(out)}")
         job = _Job(out, root, labelled, domain_options, curve_options, unlabelled, n_trials, say)
         n_required = options.n_members if min_members is None else min_members
         with open_workers(settings, say) as workers:
@@ -128,6 +126,9 @@ class _Job:
             search = (self.out, self.labelled.training_set, options, self.n_trials, workers, self.say)
             options, trials = ensemble_search.search_hyperparameters(*search)
         prepare_training(self.out, self.labelled.training_set, options)
+        size_px = options.window_settings.size_px
+        n_windows = len(self.labelled.sources)
+        self.say(f"{n_windows} windows of {size_px} px; finished members stay in {locate_training(self.out)}")
         _train_members(self.out, workers, n_required, self.say)
         curve = None
         if self.curve_options is not None:
