@@ -50,6 +50,7 @@ def run_study_robustness(options: argparse.Namespace) -> int:
     """The study of robustness; impossible options are refused before any work."""
     from emqa_dask.pipeline.commands.tune_log import TuneOptions
     from emqa_dask.pipeline.studies import output
+    from emqa_dask.pipeline.studies.robustness import show
     from emqa_dask.pipeline.studies.robustness.study import RobustnessOptions, study_robustness
 
     root, settings = open_source(options)
@@ -64,7 +65,7 @@ def run_study_robustness(options: argparse.Namespace) -> int:
     )
     study_options = RobustnessOptions(tuning, tuple(options.noise), options.labels)
     study_options.check()
-    output.check_out(options.out)
+    output.check_out(options.out, show.TITLE)
     ingest_source(options, root, settings)
     study_robustness(root, options.out, settings, study_options, say=say)
     return 0

@@ -39,8 +39,8 @@ class StudyFigure(NamedTuple):
     figure: Figure
 
 
-def check_out(out: str | Path, title: str = "emqa study") -> None:
-    """Raises FileExistsError where something is at `out` that no study wrote. Call it before any work.
+def check_out(out: str | Path, title: str) -> None:
+    """Raises FileExistsError where something is at `out` that this study did not write. Call it before any work.
 
     title: that of the study, which replaces its own folders alone, and neither those of other studies nor models.
     """

@@ -67,7 +67,7 @@ def study_robustness(
     else is at `out`. An interrupted study goes on after the last level that it finished.
     """
     options.check()
-    output.check_out(out)
+    output.check_out(out, show.TITLE)
     marker.read_source(root)
     workspace = Workspace(root)
     networks = tuple(name for name in settings.detect.networks if not settings.detect.is_automatic)

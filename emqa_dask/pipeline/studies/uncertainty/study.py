@@ -18,7 +18,7 @@ from emqa_dask.pipeline.commands.network_set import LabelledSet, NetworkPlan
 from emqa_dask.pipeline.commands.training_workers import open_workers
 from emqa_dask.pipeline.studies import output
 from emqa_dask.pipeline.studies.uncertainty.cohorts import Cohort, read_cohorts
-from emqa_dask.pipeline.studies.uncertainty.show import StudyResults, write_uncertainty_study
+from emqa_dask.pipeline.studies.uncertainty.show import TITLE, StudyResults, write_uncertainty_study
 from emqa_dask.settings import Settings
 from emqa_dask.train.ensemble_plan import EnsembleOptions
 from emqa_dask.uncertainty.method_scores import IN_DOMAIN, METHODS, Answers
@@ -58,7 +58,7 @@ def study_uncertainty(
     """
     options.check()
     out = Path(os.path.abspath(out))
-    output.check_out(out)
+    output.check_out(out, TITLE)
     root = Path(options.images) if options.images else Path(os.path.abspath(labels)).parent
     table = read_labels(labels, root, options.networks.seed, say, has_held_out=True)
     end_s = np.inf if options.minutes is None else time.time() + 60 * options.minutes
