@@ -55,8 +55,9 @@ def _write_data(
         for name, entry in image_page_index.read_index(workspace).items()
         if entry.source == sources.get(name) and f"{name}.js" in names
     }
-    image_page_index.write_index(workspace, index)
     changed = {name: images for name, images in neighbours.items() if name not in index}
+    if changed:
+        image_page_index.write_index(workspace, index)
     tasks = _make_tasks(workspace, settings, changed)
     n_images = sum(map(len, changed.values()))
     for record in _execute_tasks(tasks, n_images, execute if changed else None):
