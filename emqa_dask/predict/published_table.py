@@ -131,10 +131,10 @@ def format_published(table: pd.DataFrame) -> pd.DataFrame:
 def check_splits(table: pd.DataFrame) -> None:
     """Raises ValueError, with the number that is needed, for too few rows and for an F1 that is the same in all."""
     counts = table["split"].value_counts()
-    few = [f"{split} has {n}" for split, n in counts.items() if n < MIN_SPLIT_ROWS]
-    if few:
+    small = [f"{split} has {n}" for split, n in counts.items() if n < MIN_SPLIT_ROWS]
+    if small:
         raise ValueError(
-            f"too few labelled images with detections in a split: {', '.join(sorted(few))}, {MIN_SPLIT_ROWS} are "
+            f"too few labelled images with detections in a split: {', '.join(sorted(small))}, {MIN_SPLIT_ROWS} are "
             "needed; label more, or leave its rows out, or unite splits"
         )
     if len(table) < MIN_ROWS:
