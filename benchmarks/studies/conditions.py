@@ -9,6 +9,7 @@ The advice is compared with the verdicts on the same specimens at twice the dose
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -41,14 +42,17 @@ def make_workspaces(folder: Path, n: int, specimens: int, seed: int) -> None:
     triage_archives(folder, specimens, seed)
 
 
-def triage_archives(folder: Path, specimens: int, seed: int) -> None:
-    """Calibrates on the archive `train`, studies the conditions, and triages `mixed` and `twice` with the result."""
+def triage_archives(folder: Path, specimens: int, seed: int, grid: Sequence[object] = ()) -> None:
+    """Calibrates on the archive `train`, studies the conditions, and triages `mixed` and `twice` with the result.
+
+    grid: options of the study that set its grid; the default grid without any.
+    """
     local = ("--scheduler", "in-process")
     root = folder / "train.emqa"
     run_verb("triage", folder / "train", "--workspace", root, "--template", PROFILE, *local)
     run_verb("calibrate", root, folder / "train.truth" / "annotations.json")
     settings = ("--settings", root / "settings.toml")
-    command = ("study", "conditions", root / "models" / "log", "--specimens", specimens, "--seed", seed)
+    command = ("study", "conditions", root / "models" / "log", "--specimens", specimens, "--seed", seed, *grid)
     run_verb(*command, *settings, "--out", folder / "study")
     models = f'predict.models=["{folder}/study-model"]'
     for name in ("mixed", "twice"):
