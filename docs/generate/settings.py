@@ -9,11 +9,12 @@ from docs.generate.markdown import code_block, escape, list_table
 from docs.generate.source import field_comments
 from emqa_dask.settings import RENAMED_KEYS, SECTIONS, TEMPLATES, Settings, template_names
 from emqa_dask.settings.custom_checks import CHECK_KEYS, CHECK_VERDICTS, CustomCheck
+from emqa_dask.settings.detect_windows import DetectWindows
 from emqa_dask.settings.stages import Cohort
 from emqa_dask.triage.flag_list import FLAGS
 
 TYPES = {str: "text", int: "whole number", float: "number", bool: "true or false", tuple[str, ...]: "list of texts"}
-TYPES |= {tuple[CustomCheck, ...]: "tables"}
+TYPES |= {tuple[CustomCheck, ...]: "tables", DetectWindows: "file"}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,7 +15,7 @@ from emqa_dask.detect.batch_intensity import centre_batch, compute_batch_limits
 from emqa_dask.detect.normalise import IntensityLimits, find_finite, normalise
 from emqa_dask.detect.prune import count_affordable, prune_largest_first
 from emqa_dask.detect.scales import Maxima, SearchRegion
-from emqa_dask.detect.tiles import Strip
+from emqa_dask.detect.tiles import Block, Strip
 from emqa_dask.pixel_types import convert_for_device, convert_to_real
 from emqa_dask.settings import Detect
 
@@ -68,13 +68,32 @@ def find_candidates_in_strips(
         return Candidates(maxima, sigmas, shape, settings)
     for strip in _plan_strips(sigmas, shape, strip_px):
         image = convert_to_real(np.asarray(read(strip.first, strip.last)))
-        if device == "cpu":
-            part = _find_maxima_on_host(image, limits, sigmas, strip, shape, settings)
-        else:
-            batch = to_device(convert_for_device(image)[None], device)
-            (part,) = _find_maxima_on_device(batch, limits, sigmas, strip, shape, settings)
+        block = _make_full_width_block(strip, shape)
+        part = _find_maxima(image, limits, sigmas, block, shape, settings, device)
         maxima = _add_maxima(maxima, part, strip, settings)
     return Candidates(maxima, sigmas, shape, settings)
+
+
+def find_candidates_in_rectangle(
+    image: np.ndarray,
+    settings: Detect,
+    corners: tuple[int, int, int, int],
+    limits: IntensityLimits,
+    device: str = "cpu",
+) -> Candidates:
+    """Those candidates of `image` (h, w; as for `find_candidates`) that lie in y0 <= y < y1, x0 <= x < x1.
+
+    `corners` are y0, x0, y1, x1, inside the image. Only the pixels around them that the widest kernel covers are
+    searched. `limits` are the intensities of the whole image that become 0 and 1.
+    """
+    sigmas = select_sigmas(settings, image.shape)
+    if len(sigmas) == 0:
+        return Candidates(scales.NO_MAXIMA, sigmas, image.shape, settings)
+    steps = [log_fast.choose_grid_step(sigma, image.shape) for sigma in sigmas]
+    block = tiles.make_block(image.shape, corners, log_fast.compute_halo(sigmas.max()) + 1, max(steps))
+    maxima = _find_maxima(block.cut_pixels(image), limits, sigmas, block, image.shape, settings, device)
+    maxima = maxima._replace(y=maxima.y + block.rows.first, x=maxima.x + block.columns.first)
+    return Candidates(maxima, sigmas, image.shape, settings)
 
 
 def find_candidates_in_batch(images: Any, settings: Detect) -> list[Candidates]:
@@ -96,7 +115,7 @@ def find_candidates_in_batch(images: Any, settings: Detect) -> list[Candidates]:
     maxima = [scales.NO_MAXIMA] * len(images)
     for strip in _plan_strips(sigmas, shape):
         rows = images[:, strip.first : strip.last]
-        parts = _find_maxima_on_device(rows, limits, sigmas, strip, shape, settings)
+        parts = _find_maxima_on_device(rows, limits, sigmas, _make_full_width_block(strip, shape), shape, settings)
         maxima = [_add_maxima(own, part, strip, settings) for own, part in zip(maxima, parts, strict=True)]
     return [Candidates(own, sigmas, shape, settings) for own in maxima]
 
@@ -113,26 +132,34 @@ def _add_maxima(maxima: Maxima, part: Maxima, strip: Strip, settings: Detect) ->
     return scales.keep_strongest([maxima, part], compute_max_candidates(settings))
 
 
-def _find_maxima_on_host(
+def _make_full_width_block(strip: Strip, shape: tuple[int, int]) -> Block:
+    return Block(strip, Strip(0, 0, shape[1], shape[1]))
+
+
+def _find_maxima(
     image: np.ndarray,
     limits: IntensityLimits,
     sigmas: np.ndarray,
-    strip: Strip,
+    block: Block,
     shape: tuple[int, int],
     settings: Detect,
+    device: str,
 ) -> Maxima:
-    """Maxima of `image` (rows, w), the rows that `strip` reads of an image of `shape`; y counts from the first."""
+    """Maxima of `image`, the pixels that `block` reads of an image of `shape`; y and x count from the first of them."""
+    if device != "cpu":
+        batch = to_device(convert_for_device(image)[None], device)
+        return _find_maxima_on_device(batch, limits, sigmas, block, shape, settings)[0]
     pixels = centre_intensities(image, settings, limits)
-    region = make_search_region(settings, strip, shape, find_finite(image))
+    region = make_search_region(settings, block, shape, find_finite(image))
     return log_fast.find_scale_maxima(pixels, sigmas, **_make_search(settings, sigmas, shape, region))
 
 
 def _find_maxima_on_device(
-    images: Any, limits: IntensityLimits, sigmas: np.ndarray, strip: Strip, shape: tuple[int, int], settings: Detect
+    images: Any, limits: IntensityLimits, sigmas: np.ndarray, block: Block, shape: tuple[int, int], settings: Detect
 ) -> list[Maxima]:
-    """`_find_maxima_on_host` of each of `images` (n, rows, w) on their device."""
+    """`_find_maxima` of each of `images` (n, rows, columns) on their device."""
     pixels, is_finite = centre_batch(images, limits)
-    region = make_search_region(settings, strip, shape, is_finite)
+    region = make_search_region(settings, block, shape, is_finite)
     return log_batch.find_batch_maxima(pixels, sigmas, **_make_search(settings, sigmas, shape, region))
 
 
@@ -168,15 +195,16 @@ def select_sigmas(settings: Detect, shape: tuple[int, int]) -> np.ndarray:
     return sigmas[sigmas <= max(shape)]
 
 
-def make_search_region(settings: Detect, strip: Strip, shape: tuple[int, int], is_finite: Any) -> SearchRegion:
-    """The pixels of a strip of an image of `shape` that may hold a maximum: in its own rows, finite, off the border.
+def make_search_region(settings: Detect, block: Block, shape: tuple[int, int], is_finite: Any) -> SearchRegion:
+    """The pixels of a block of an image of `shape` that may hold a maximum: its own ones, finite, off the border.
 
-    `is_finite` is the mask of the rows that the strip reads; None: all are.
+    `is_finite` is the mask of the pixels that the block reads; None: all are.
     """
-    border_rows, border_columns = scales.parse_border(settings.exclude_border)
-    y0 = max(strip.start, border_rows) - strip.first
-    y1 = min(strip.stop, shape[0] - border_rows) - strip.first
-    return SearchRegion(y0, y1, border_columns, shape[1] - border_columns, is_finite)
+    bounds = [
+        (max(strip.start, border) - strip.first, min(strip.stop, size - border) - strip.first)
+        for strip, border, size in zip(block, scales.parse_border(settings.exclude_border), shape)
+    ]
+    return SearchRegion(*bounds[0], *bounds[1], is_finite)
 
 
 def centre_intensities(image: np.ndarray, settings: Detect, limits: IntensityLimits | None = None) -> np.ndarray:
@@ -207,19 +235,27 @@ def select_detections(candidates: Candidates, settings: Detect) -> pd.DataFrame:
 
 def _select_maxima(candidates: Candidates, settings: Detect) -> tuple[Maxima, bool]:
     """Candidates above the threshold and of the polarity, as many as pruning can take; whether some were cut."""
-    limit = CANDIDATES_PER_DETECTION * settings.max_detections
     maxima = scales.select_maxima(candidates.maxima, candidates.maxima.response > settings.threshold)
+    keep, is_full = cap_candidates(maxima, candidates.sigmas, settings)
+    return scales.select_maxima(maxima, keep), is_full
+
+
+def cap_candidates(maxima: Maxima, sigmas: np.ndarray, settings: Detect) -> tuple[np.ndarray, bool]:
+    """Indices of the `maxima` of the polarity, as many as pruning can take; whether some were left out."""
+    limit = CANDIDATES_PER_DETECTION * settings.max_detections
+    keep = np.arange(len(maxima.y))
     if settings.polarity in ("bright", "dark"):
-        maxima = scales.select_maxima(maxima, maxima.polarity == scales.parse_polarity(settings.polarity)[0])
-    n_by_sign = {sign: int((maxima.polarity == sign).sum()) for sign in (1, -1)}
-    maxima = scales.cap_maxima(maxima, limit)
+        keep = keep[maxima.polarity == scales.parse_polarity(settings.polarity)[0]]
+    n_by_sign = {sign: int((maxima.polarity[keep] == sign).sum()) for sign in (1, -1)}
+    keep = np.sort(np.concatenate([keep[maxima.polarity[keep] == sign][:limit] for sign in (1, -1)]))
     if settings.polarity == "auto":
-        maxima = scales.keep_stronger_polarity(maxima)
+        keep = keep[maxima.polarity[keep] == scales.select_stronger_polarity(scales.select_maxima(maxima, keep))]
     # Noise searched at a threshold near zero has millions of maxima: pruning sees the strongest of them only.
-    n_kept = min(limit, len(maxima.y))
-    n_kept = count_affordable(maxima.y[:n_kept], maxima.x[:n_kept], candidates.sigmas[maxima.scale[:n_kept]])
-    is_full = n_kept < len(maxima.y) or any(n_by_sign[sign] > limit for sign in np.unique(maxima.polarity))
-    return scales.select_maxima(maxima, slice(n_kept)), is_full
+    n_kept = min(limit, len(keep))
+    strongest = keep[:n_kept]
+    n_kept = count_affordable(maxima.y[strongest], maxima.x[strongest], sigmas[maxima.scale[strongest]])
+    is_full = n_kept < len(keep) or any(n_by_sign[sign] > limit for sign in np.unique(maxima.polarity[keep]))
+    return keep[:n_kept], is_full
 
 
 def prune_maxima(maxima: Maxima, sigmas: np.ndarray, overlap: float | None) -> Maxima:

@@ -9,6 +9,7 @@ from scipy.spatial import cKDTree
 from emqa_dask.detect.set_order import order_as_set
 
 MAX_DISK_PAIRS = 10_000_000  # of disks near each other that prune_as_skimage() compares: about 0.5 GB
+SEAM_OVERLAP = 0.5  # shared area from which disks of different searches are one object
 
 
 def count_affordable(y: np.ndarray, x: np.ndarray, sigma: np.ndarray, limit: int = MAX_DISK_PAIRS) -> int:
@@ -38,8 +39,17 @@ def _compute_max_reach(sigma: np.ndarray) -> float:
     return 2 * sigma.max() * math.sqrt(2)
 
 
-def prune_largest_first(y: np.ndarray, x: np.ndarray, sigma: np.ndarray, overlap: float) -> np.ndarray:
+def prune_largest_first(
+    y: np.ndarray,
+    x: np.ndarray,
+    sigma: np.ndarray,
+    overlap: float | np.ndarray,
+    search: np.ndarray | None = None,
+) -> np.ndarray:
     """Mask of the blobs to keep: those that share at most `overlap` of their area with each larger blob that is kept.
+
+    Blobs may come from several searches, each with its own `overlap` (n,): `search` (n,) has the number of each blob's.
+    Two blobs of different searches share at most the smaller overlap, and at most `SEAM_OVERLAP`.
 
     Disks have radius sqrt(2) sigma; y, x, sigma are in px; of two equal disks the first is removed, as in
     `prune_as_skimage`. The result does not depend on an order of visits, and memory does not grow with the number of
@@ -52,11 +62,13 @@ def prune_largest_first(y: np.ndarray, x: np.ndarray, sigma: np.ndarray, overlap
     order = np.lexsort((-np.arange(len(sigma)), -sigma))
     height, width = np.ptp(y), np.ptp(x)
     cell = max(2 * math.sqrt(2) * sigma.mean(), math.sqrt(height * width / (4 * len(y))), (height + width) / 10_000)
-    return _prune_largest_first(y - y.min(), x - x.min(), sigma, order, float(overlap), cell)
+    limits = np.full(len(sigma), overlap, np.float64)
+    searches = np.zeros(len(sigma), np.int64) if search is None else np.asarray(search, np.int64)
+    return _prune_largest_first(y - y.min(), x - x.min(), sigma, order, limits, searches, cell)
 
 
 @numba.njit(nogil=True, cache=True)
-def _prune_largest_first(y, x, sigma, order, overlap, cell):
+def _prune_largest_first(y, x, sigma, order, overlap, search, cell):
     """Mask of the disks that stay; `order` holds the largest first, `cell` is the mesh of a grid of neighbours."""
     n = len(y)
     n_rows = int(y.max() / cell) + 1
@@ -77,7 +89,8 @@ def _prune_largest_first(y, x, sigma, order, overlap, cell):
             for m in range(starts[row * n_columns + first_column], starts[row * n_columns + last_column + 1]):
                 j = members[m]
                 if is_kept[j] and rank[j] > rank[i]:
-                    is_kept[j] = _is_separate(y, x, sigma, i, j, overlap)
+                    limit = min(overlap[i], overlap[j], SEAM_OVERLAP) if search[i] != search[j] else overlap[j]
+                    is_kept[j] = _is_separate(y, x, sigma, i, j, limit)
     return is_kept
 
 
@@ -119,6 +132,16 @@ def _compute_shared_fraction(d, r1, r2):
     b = math.acos(min(max((d * d + r2 * r2 - r1 * r1) / (2 * d * r2), -1.0), 1.0))
     product = max((r1 + r2 - d) * (d + r2 - r1) * (d - r2 + r1) * (d + r1 + r2), 0.0)
     return (r1 * r1 * a + r2 * r2 * b - 0.5 * math.sqrt(product)) / (math.pi * r2 * r2)
+
+
+def compute_shared_fractions(distance: np.ndarray, radius_a: np.ndarray, radius_b: np.ndarray) -> np.ndarray:
+    """Area that two disks share, over that of the smaller one; all (n,), px."""
+    larger = np.maximum(radius_a, radius_b)
+    smaller = np.minimum(radius_a, radius_b)
+    fraction = np.where(distance <= larger - smaller, 1.0, 0.0)
+    lens = np.flatnonzero((distance > larger - smaller) & (distance < larger + smaller))
+    fraction[lens] = _compute_lens_fraction(distance[lens], larger[lens], smaller[lens])
+    return fraction
 
 
 def prune_as_skimage(y: np.ndarray, x: np.ndarray, sigma: np.ndarray, overlap: float) -> np.ndarray:

@@ -87,9 +87,14 @@ def select_maxima(maxima: Maxima, keep: np.ndarray | slice) -> Maxima:
 
 
 def sort_maxima(parts: list[Maxima]) -> Maxima:
-    """All maxima of `parts`, strongest first; of equal response bright before dark, then by row, column and scale."""
+    """All maxima of `parts` in the order of `order_maxima`."""
     every = Maxima(*(np.concatenate(part) for part in zip(*parts)))
-    return select_maxima(every, np.lexsort((every.scale, every.x, every.y, -every.polarity, -every.response)))
+    return select_maxima(every, order_maxima(every))
+
+
+def order_maxima(maxima: Maxima) -> np.ndarray:
+    """Indices, strongest first; of equal response bright before dark, then by row, column and scale."""
+    return np.lexsort((maxima.scale, maxima.x, maxima.y, -maxima.polarity, -maxima.response))
 
 
 def keep_strongest(parts: list[Maxima], max_per_polarity: int | None) -> Maxima:
@@ -122,14 +127,14 @@ def is_in_region(region: SearchRegion | None, y: Any, x: Any) -> Any:
     return keep if region.mask is None else keep & region.mask[y, x]
 
 
-def keep_stronger_polarity(maxima: Maxima) -> Maxima:
-    """Maxima of the polarity with the larger sum of fourth powers of the response; bright in a tie.
+def select_stronger_polarity(maxima: Maxima) -> int:
+    """The polarity with the larger sum of fourth powers of the response; bright in a tie.
 
     Dark gaps between bright objects respond too, but more weakly: with both polarities gaps would count as objects. The
     fourth power makes a few strong objects outweigh many faint gaps.
     """
     strength = {sign: (maxima.response[maxima.polarity == sign] ** 4).sum() for sign in (1, -1)}
-    return select_maxima(maxima, maxima.polarity == max(strength, key=strength.get))
+    return max(strength, key=strength.__getitem__)
 
 
 def drop_border(maxima: Maxima, shape: tuple[int, int], border: tuple[int, int]) -> Maxima:

@@ -1,4 +1,4 @@
-"""Full-width strips of an image too large for memory: rows to read and to own; intensity limits of a sample."""
+"""Strips and blocks of an image: pixels to read and to own; intensity limits of a sample."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -14,12 +14,23 @@ SAMPLE_ROWS = 256  # of a larger image, from which its intensity limits are take
 
 
 class Strip(NamedTuple):
-    """Rows that a strip reads (first <= y < last) and owns (start <= y < stop)."""
+    """Rows, or columns, that a strip reads (first <= y < last) and owns (start <= y < stop)."""
 
     first: int
     start: int
     stop: int
     last: int
+
+
+class Block(NamedTuple):
+    """A rectangle of an image: a strip of rows and one of columns."""
+
+    rows: Strip
+    columns: Strip
+
+    def cut_pixels(self, image: np.ndarray) -> np.ndarray:
+        """The pixels of `image` that the block reads."""
+        return image[self.rows.first : self.rows.last, self.columns.first : self.columns.last]
 
 
 def plan_strips(shape: tuple[int, int], halo: int, unit: int, strip_px: int | None = None) -> Iterator[Strip]:
@@ -34,8 +45,20 @@ def plan_strips(shape: tuple[int, int], halo: int, unit: int, strip_px: int | No
         strip_px = math.prod(shape) if math.prod(shape) <= WHOLE_PX else STRIP_PX
     rows = max(1, math.ceil(strip_px / shape[1] / unit)) * unit
     for start in range(0, shape[0], rows):
-        stop = min(start + rows, shape[0])
-        yield Strip(max(0, start - halo) // unit * unit, start, stop, min(-(-(stop + halo) // unit) * unit, shape[0]))
+        yield _make_strip(start, min(start + rows, shape[0]), shape[0], halo, unit)
+
+
+def make_block(shape: tuple[int, int], corners: tuple[int, int, int, int], halo: int, unit: int) -> Block:
+    """The block of an image of `shape` that owns y0 <= y < y1, x0 <= x < x1 and reads `halo` px around these.
+
+    `corners` are y0, x0, y1, x1. Rows and columns that it reads begin and end at multiples of `unit`, or at the edge.
+    """
+    rows = _make_strip(corners[0], corners[2], shape[0], halo, unit)
+    return Block(rows, _make_strip(corners[1], corners[3], shape[1], halo, unit))
+
+
+def _make_strip(start: int, stop: int, size: int, halo: int, unit: int) -> Strip:
+    return Strip(max(0, start - halo) // unit * unit, start, stop, min(-(-(stop + halo) // unit) * unit, size))
 
 
 def sample_intensity_limits(

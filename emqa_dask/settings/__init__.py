@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import tomli_w
 
 from emqa_dask.settings.custom_checks import CustomCheck, expand_dotted_keys, parse_custom_checks, place_checks
+from emqa_dask.settings.detect_windows import DetectWindows, parse_detect_windows, place_window_files
 from emqa_dask.settings.flags import Flags
 from emqa_dask.settings.renamed_keys import RENAMED_KEYS as RENAMED_KEYS
 from emqa_dask.settings.renamed_keys import refuse_renamed_keys
@@ -83,9 +84,18 @@ class Settings(SchedulerSections):
         self, uri: str, instrument: str | None, magnification: float, nm_per_pixel: float = math.nan
     ) -> Detect:
         """The settings of [detect] for one micrograph, sizes in px; `nm_per_pixel` NaN: the pixel size is unknown."""
-        cohort = next((candidate for candidate in self.cohorts if candidate.has(uri, instrument, magnification)), None)
+        cohort = self.find_cohort(uri, instrument, magnification)
         detect_settings = self.detect if cohort is None else cohort.merge_detect_settings(self.detect)
         return detect_settings.with_pixel_size(nm_per_pixel)
+
+    def resolve_detect_windows(self, uri: str, instrument: str | None, magnification: float) -> DetectWindows:
+        """The windows of one micrograph that have settings of their own, from its cohort; none for most."""
+        cohort = self.find_cohort(uri, instrument, magnification)
+        return () if cohort is None else cohort.windows
+
+    def find_cohort(self, uri: str, instrument: str | None, magnification: float) -> Cohort | None:
+        """The cohort of one micrograph; None where it belongs to none."""
+        return next((candidate for candidate in self.cohorts if candidate.has(uri, instrument, magnification)), None)
 
 
 class Section(Protocol):
@@ -114,6 +124,8 @@ def _hint(key: str, names: list[str]) -> str:
 def _coerce(value: object, annotation: object, key: str) -> Any:
     if annotation == tuple[CustomCheck, ...]:
         return parse_custom_checks(value, key)
+    if annotation == DetectWindows:
+        return parse_detect_windows(value, key)
     origin = typing.get_origin(annotation)
     if origin is tuple:
         if not isinstance(value, list | tuple) or not all(isinstance(v, str) for v in value):
@@ -224,7 +236,7 @@ def load_settings(path: str | Path | None = None, template: str | None = None) -
             raise SettingsError(f"unknown template {template!r}{_hint(template, template_names())}")
         settings = replace(settings, _read_toml(TEMPLATES / f"{template}.toml"), f"template {template}")
     if path is not None:
-        settings = replace(settings, _read_toml(Path(path)), str(path))
+        settings = replace(settings, place_window_files(_read_toml(Path(path)), Path(path).parent), str(path))
         checks = place_checks(settings.flags.custom, Path(path).parent)
         settings = dataclasses.replace(settings, flags=dataclasses.replace(settings.flags, custom=checks))
     return settings
@@ -257,8 +269,16 @@ def _read_toml(path: Path) -> dict:
 def dump(settings: Settings) -> str:
     """`settings` as TOML text that load_settings() reads back."""
     texts = [tomli_w.dumps({section: _to_toml_table(getattr(settings, section))}) for section in SECTIONS]
-    texts += [f"[[cohorts]]\n{tomli_w.dumps(cohort.to_toml_table())}" for cohort in settings.cohorts]
+    texts += [dump_cohort(cohort) for cohort in settings.cohorts]
     return "\n".join(texts)
+
+
+def dump_cohort(cohort: Cohort, windows_file: str = "") -> str:
+    """A cohort as TOML text; its windows by their content, or, where it is given, by `windows_file`."""
+    table = cohort.to_toml_table()
+    if windows_file and cohort.windows:
+        table["windows"] = windows_file
+    return f"[[cohorts]]\n{tomli_w.dumps(table)}"
 
 
 def _to_toml_table(record: Any) -> dict[str, object]:

@@ -6,6 +6,7 @@ from fnmatch import fnmatchcase
 from typing import Any, ClassVar
 
 from emqa_dask.number_ranges import Range
+from emqa_dask.settings.detect_windows import COLUMNS, DetectWindows
 from emqa_dask.settings.rules import require
 
 PRECISIONS = ("float32", "bfloat16", "float16")  # of networks
@@ -187,6 +188,8 @@ class Cohort:
     uri: str = "*"  # glob pattern on the archive-relative URI
     instrument: str = ""  # as the header names it; "" = any
     magnification: float = 0.0  # as the header says; 0 = any
+    # windows.csv of emqa tune log --windows, relative to the settings file: settings of the LoG in each window
+    windows: DetectWindows = ()
     changes: tuple[tuple[str, Any], ...] = ()  # (key of [detect], value)
     RANGES: ClassVar = {
         "magnification": Range(0, 1e9),
@@ -203,10 +206,10 @@ class Cohort:
         return replace(common, **dict(self.changes))
 
     def to_toml_table(self) -> dict[str, object]:
-        """As a table of the settings file."""
-        return {"uri": self.uri, "instrument": self.instrument, "magnification": self.magnification} | dict(
-            self.changes
-        )
+        """As a table of the settings file; windows by their content, so that no other file is needed."""
+        table: dict[str, object] = {"uri": self.uri, "instrument": self.instrument, "magnification": self.magnification}
+        windows = [[getattr(window, name) for name in COLUMNS] for window in self.windows]
+        return table | ({"windows": windows} if windows else {}) | dict(self.changes)
 
 
 @dataclass(frozen=True)
@@ -242,7 +245,6 @@ class Triage:
     trust_f1: float = 0.5  # F1 that the detections of a trusted image have to reach; the paper calls 0.5 good
     trust_probability: float = 0.9  # that their F1 reaches trust_f1, from which an image is trusted; 1 = none is
     max_ood_distance: float = 1.0  # in units of the training images' 99th percentile
-    min_agreement: float = 0.0  # of the detector with the others of the run (F1); a person looks below it; 0 = off
     max_entropy_nats: float = 0.0  # of a class: above it a person looks; 0 = as review_share or target_risk say
     review_share: float = 0.1  # of images like the classifier's held-out ones that a person should look at
     target_risk: float = 0.0  # share of wrong classes among those that nobody looks at; 0 = review_share counts
@@ -250,7 +252,6 @@ class Triage:
         "trust_f1": Range(0, 1),
         "trust_probability": Range(0, 1),
         "max_ood_distance": Range(1e-6, 1e6),
-        "min_agreement": Range(0, 1),
         "max_entropy_nats": Range(0, 100),
         "review_share": Range(0, 1),
         "target_risk": Range(0, 1),

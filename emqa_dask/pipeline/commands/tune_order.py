@@ -86,4 +86,5 @@ def _make_tasks(workspace: Workspace, out: str, settings: Settings, globs: tuple
                 place = (row["uri"], row["instrument"], row["magnification"])
                 pixel_side_nm = float(compute_pixel_side_nm(row["nm_per_pixel"], row["nm_per_pixel_y"]))
                 detect = settings.resolve_detect_settings(*place, pixel_side_nm)
-                yield Task(row["micrograph_id"], (workspace, row, out, detect), 1)
+                windows = settings.resolve_detect_windows(*place)
+                yield Task(row["micrograph_id"], (workspace, row, out, detect, windows), 1)

@@ -11,6 +11,7 @@ from emqa_dask import models
 from emqa_dask.backend import use_device
 from emqa_dask.detect import log
 from emqa_dask.detect.candidates import select_detections
+from emqa_dask.detect.log_windows import detect_image_by_windows
 from emqa_dask.detect.normalise import normalise
 from emqa_dask.featurise.consistency import summarise_consistency
 from emqa_dask.featurise.detections import detection_features
@@ -22,6 +23,7 @@ from emqa_dask.pipeline.tasks.thon_rings import measure_thon_rings
 from emqa_dask.pipeline.workspace.detectors import name_detectors
 from emqa_dask.pixel_sides import compute_pixel_side_nm
 from emqa_dask.settings import Detect, Settings
+from emqa_dask.settings.detect_windows import DetectWindows
 from emqa_dask.tables import CONTENT, OBJECT_KINDS
 
 if TYPE_CHECKING:  # a run without networks does well without torch
@@ -103,6 +105,13 @@ def detect_on_device(
     """Detections by Laplacian of Gaussian on each image, the rows of `log.detect_images` on `device`."""
     parts = complete_parts(images, device_parts, DeviceWork(detect=settings), device)
     return [select_detections(own.candidates, settings) for own in parts]
+
+
+def detect_by_windows(image: np.ndarray, settings: Settings, windows: DetectWindows) -> pd.DataFrame:
+    """Detections by Laplacian of Gaussian with the settings of each of `windows`."""
+    device = settings.run.device
+    with use_device(device):
+        return detect_image_by_windows(image, settings.detect, windows, device)
 
 
 def summarise_image(row: dict, detections: pd.DataFrame, settings: Settings) -> list[dict]:

@@ -14,6 +14,7 @@ from emqa_dask.pipeline.tasks.device_step import DeviceParts
 from emqa_dask.pipeline.workspace.failures import make_failure_row
 from emqa_dask.run.supervise import Call, CallFailed
 from emqa_dask.run.task import get_worker_address
+from emqa_dask.settings.detect_windows import DetectWindows
 
 DEVICE = "device"  # name of the time that a task computes on the GPU what several stages need
 DEVICE_WAIT = "wait"  # name of the time that a task waits for the GPU of its worker, beside the stages
@@ -26,6 +27,7 @@ class Chunk:
     rows: list[dict]  # of the ledger
     images: list[np.ndarray]
     device_parts: list[DeviceParts | None] = dataclasses.field(default_factory=list)  # None: the GPU has not done it
+    windows: DetectWindows = ()  # with LoG settings of their own
 
     def __post_init__(self) -> None:
         self.device_parts = self.device_parts or [None] * len(self.rows)

@@ -23,6 +23,7 @@ from emqa_dask.pipeline.tasks.device_step import (
 from emqa_dask.pipeline.tasks.image_measurement import (
     NetworkResult,
     add_diameters_nm,
+    detect_by_windows,
     detect_on_device,
     detect_with_networks,
     find_pixel_side_nm,
@@ -34,6 +35,7 @@ from emqa_dask.pipeline.workspace.stages import list_run_folders
 from emqa_dask.run.supervise import CallFailed
 from emqa_dask.settings import Detect, Settings
 from emqa_dask.settings.custom_checks import CustomCheck
+from emqa_dask.settings.detect_windows import DetectWindows
 from emqa_dask.store import micrographs, parts, thumbnails
 from emqa_dask.store.layout import Workspace
 
@@ -57,11 +59,11 @@ def measure_partition(
         stored_detections = _read_detections(workspace, partition, settings)
     images = micrographs.iterate_micrographs(workspace.uri, partition, rows["index"])
     choices = read_choices(workspace, settings)
-    for group_settings, chunk_rows in _make_chunks(
+    for group_settings, windows, chunk_rows in _make_chunks(
         rows.to_dict("records"), settings, choices, _choose_batch_size(settings, new_rows)
     ):
         with stages.time_stage("read"):
-            chunk = Chunk(chunk_rows, list(itertools.islice(images, len(chunk_rows))))
+            chunk = Chunk(chunk_rows, list(itertools.islice(images, len(chunk_rows))), windows=windows)
         if settings.run.device == "cuda":
             compute_device_parts(chunk, group_settings, new_rows, stages)
         if "thumbnails" in new_rows:
@@ -90,6 +92,8 @@ def compute_device_parts(chunk: Chunk, settings: Settings, new_tables: Collectio
     Where that fails nothing is added, and each stage uploads the images again: it knows which one is to blame.
     """
     work = plan_device_work(chunk.rows, settings, new_tables)
+    if chunk.windows:  # are searched one by one
+        work = work._replace(detect=None)
     arguments = (chunk.images, work, settings.run.device)
     if any(work):
         with contextlib.suppress(CallFailed):
@@ -151,8 +155,11 @@ def _list_embeddings(results: dict[str, NetworkResult]) -> list[dict]:
 
 
 def _detect_blobs(chunk: Chunk, settings: Settings, stages: ImageStages) -> dict[str, pd.DataFrame]:
-    """Blobs of each image: in batches on a GPU, one by one on a CPU."""
-    if settings.run.device == "cuda":
+    """Blobs of each image: in batches on a GPU, one by one on a CPU and where settings differ by window."""
+    if chunk.windows:
+        columns = [chunk.images, *([value] * len(chunk.rows) for value in (settings, chunk.windows))]
+        blobs = stages.call_each("detect", "detections", chunk, detect_by_windows, *columns)
+    elif settings.run.device == "cuda":
         columns = [chunk.images, chunk.device_parts]
         options = (settings.detect, settings.run.device)
         blobs = stages.call_batch("detect", "detections", chunk, detect_on_device, columns, *options)
@@ -236,15 +243,14 @@ def _choose_batch_size(settings: Settings, new_rows: dict[str, list]) -> int:
 
 def _make_chunks(
     rows: list[dict], settings: Settings, choices: DetectorChoices, n: int
-) -> Iterator[tuple[Settings, list[dict]]]:
-    """Chunks of at most `n` consecutive `rows` of one cohort, session and pixel size, and the settings for each."""
+) -> Iterator[tuple[Settings, DetectWindows, list[dict]]]:
+    """Chunks of at most `n` consecutive `rows` of one cohort, session and pixel size, with settings and windows."""
 
-    def detect_settings(row: dict) -> Detect:
-        detect = settings.resolve_detect_settings(
-            row["uri"], row["instrument"], row["magnification"], find_pixel_side_nm(row)
-        )
-        return choices.resolve(detect, row["uri"], row["instrument"])
+    def resolve(row: dict) -> tuple[Detect, DetectWindows]:
+        place = row["uri"], row["instrument"], row["magnification"]
+        detect = settings.resolve_detect_settings(*place, find_pixel_side_nm(row))
+        return choices.resolve(detect, row["uri"], row["instrument"]), settings.resolve_detect_windows(*place)
 
-    for of_cohort, similar_rows in itertools.groupby(rows, detect_settings):
+    for (detect, windows), similar_rows in itertools.groupby(rows, resolve):
         while chunk := list(itertools.islice(similar_rows, n)):
-            yield dataclasses.replace(settings, detect=of_cohort), chunk
+            yield dataclasses.replace(settings, detect=detect), windows, chunk

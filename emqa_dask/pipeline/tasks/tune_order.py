@@ -8,9 +8,11 @@ from matplotlib.figure import Figure
 
 from emqa_dask import tables
 from emqa_dask.detect import log
+from emqa_dask.detect.log_windows import detect_image_by_windows
 from emqa_dask.detect.normalise import normalise
 from emqa_dask.run.supervise import Call, call_directly
 from emqa_dask.settings import Detect
+from emqa_dask.settings.detect_windows import DetectWindows
 from emqa_dask.store import files, micrographs, parts
 from emqa_dask.store.layout import Workspace
 from emqa_dask.tune import order, order_figures
@@ -20,14 +22,22 @@ MAX_NAME_LETTERS = 100  # of the URI in the name of an overlay; file systems all
 SUMMARY_SETTINGS = ("verdict", "covariance", "threshold", "spacing_px")
 
 
-def map_micrograph(workspace: Workspace, row: dict, out: str, settings: Detect, call: Call = call_directly) -> dict:
+def map_micrograph(
+    workspace: Workspace,
+    row: dict,
+    out: str,
+    settings: Detect,
+    windows: DetectWindows = (),
+    call: Call = call_directly,
+) -> dict:
     """Maps one micrograph and writes its parts; the part of order.parquet is the last, so it marks a finished map."""
     micrograph_id = row["micrograph_id"]
     if parts.has_part(out, "order.parquet", micrograph_id, tables.LATTICE_ORDER):
         return {"outcome": "found"}
     image = micrographs.read_window(workspace.uri, row["stack"], row["index"])
     title = f"{row['uri']}, frame {row['frame']}"
-    order_map, figure = call(compute_overlay_map, image, settings, title, label=row["uri"], megapixels=image.size / 1e6)
+    size = {"label": row["uri"], "megapixels": image.size / 1e6}
+    order_map, figure = call(compute_overlay_map, image, settings, windows, title, **size)
     with files.write_whole(_locate_overlay(out, row)) as stream:
         figure.savefig(stream, format="png", dpi=FIGURE_DPI)
     tiles = order_map.tiles.assign(micrograph_id=micrograph_id)
@@ -38,10 +48,16 @@ def map_micrograph(workspace: Workspace, row: dict, out: str, settings: Detect, 
     return {}
 
 
-def compute_overlay_map(image: np.ndarray, settings: Detect, title: str) -> tuple[order.OrderMap, Figure]:
+def compute_overlay_map(
+    image: np.ndarray, settings: Detect, windows: DetectWindows, title: str
+) -> tuple[order.OrderMap, Figure]:
     """The map of one micrograph around its detections, and its overlay."""
     pixels = normalise(image, settings.low_percentile, settings.high_percentile)
-    order_map = order.compute_order_map(pixels, log.detect_image(image, settings))
+    if windows:
+        points = detect_image_by_windows(image, settings, windows)
+    else:
+        points = log.detect_image(image, settings)
+    order_map = order.compute_order_map(pixels, points)
     return order_map, order_figures.draw_overlay(pixels, order_map, title=title)
 
 
