@@ -1,4 +1,4 @@
-"""Reward-driven LoG (LoG*): by method of search, by window, and on real particles. Noise: `emqa study robustness`."""
+"""Reward-driven LoG (LoG*): by method of search, and on real particles. Noise: `emqa study robustness`."""
 
 import argparse
 import json
@@ -16,7 +16,6 @@ from emqa_dask.tune import plots, rewards
 from emqa_dask.tune.rewards import Scene
 from emqa_dask.tune.search import METHODS, run_search
 from emqa_dask.tune.space import SearchSpace
-from emqa_dask.tune.tiles import find_nearest_tile, place_tiles, select_points, tune_tiles
 
 BUDGET = 56
 OBJECTIVES = ("count_error", "crowding")
@@ -80,39 +79,6 @@ def caught_up(volumes: np.ndarray, goal: float) -> float:
     """Evaluations until `volumes` reach `goal`; infinite when they do not."""
     there = volumes >= goal
     return float(there.argmax() + 1) if there.any() else np.inf
-
-
-def by_window(arguments, out: Path) -> dict:
-    """One image whose noise rises from left to right and whose spacing is constant: one setting, or one a window."""
-    case = columns.synthetic("SrTiO3 [001]", 3, spacing_px=13, shape=(384, 768))
-    grain = np.random.default_rng(0).standard_normal(case.image.shape, dtype=np.float32)
-    case = case._replace(image=case.image + grain * np.linspace(0, 1.2, 768, dtype=np.float32))
-    log = columns.Log(case.image)
-    space = SearchSpace.make_for_physics(case.physics, case.nm_per_pixel)
-    trace = run_search(evaluator(case, log), space, OBJECTIVES, evaluations=BUDGET, seed=0, reference=VALUED)
-    candidates = trace.table.drop(columns=["evaluation", *OBJECTIVES, "is_pareto", "hypervolume"]).to_dict("records")
-    selection = [rewards.load_reward(name) for name in OBJECTIVES]
-
-    def evaluate(window, asked):
-        scene = Scene(case.image[window.y0 : window.y1, window.x0 : window.x1], case.nm_per_pixel, case.physics)
-        return [[judge(select_points(log.points(s), window), scene) for judge in selection] for s in asked]
-
-    table = tune_tiles(place_tiles(case.image.shape, 192, 96), candidates, evaluate, OBJECTIVES, min_range=WORTH)
-    kept = []
-    for index, row in table.iterrows():
-        points = log.points(
-            {key: row[key] for key in candidates[0]} | {"num_sigma": int(row["num_sigma"]), "log_scale": True}
-        )
-        kept.append(points[find_nearest_tile(table, points["y_px"], points["x_px"]) == index])
-    labels = {"threshold": "threshold (of the grey range)", "max_sigma": "max_sigma (px)"}
-    plots.save_figure(plots.plot_tile_map(table, labels, case.image), out / "windows.png")
-    result = {
-        "one_setting": columns.judged(log.points(trace.select_settings(min_range=WORTH)), case),
-        "a_setting_a_window": columns.judged(pd.concat(kept), case),
-        "windows": len(table),
-    }
-    print(json.dumps(result, indent=1), flush=True)
-    return result
 
 
 def particle_space(images: list[particles.Labelled]) -> SearchSpace:
@@ -194,7 +160,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("log_star"), help="folder for the figures")
     parser.add_argument("--json", type=Path, help="file for all numbers")
     parser.add_argument("--seeds", type=int, default=10, help="of the comparison of methods")
-    parser.add_argument("--only", nargs="*", default=["methods", "windows", "particles"])
+    parser.add_argument("--only", nargs="*", default=["methods", "particles"])
     parser.add_argument("--quick", action="store_true", help="a few cases only, to see that it runs")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
@@ -207,8 +173,6 @@ def main() -> None:
 
     if "methods" in arguments.only:
         keep(methods=by_method(arguments, arguments.out))
-    if "windows" in arguments.only:
-        keep(windows=by_window(arguments, arguments.out))
     if "particles" in arguments.only:
         rows = on_particles(arguments)
         keep(particles=rows, particles_held_out=held_out(rows))

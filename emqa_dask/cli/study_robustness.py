@@ -48,7 +48,7 @@ their objectives and the number of objects are compared with those of the LoG as
 
 def run_study_robustness(options: argparse.Namespace) -> int:
     """The study of robustness; impossible options are refused before any work."""
-    from emqa_dask.pipeline.commands.tune_log import TuneOptions
+    from emqa_dask.pipeline.commands.tune_log_options import TuneOptions
     from emqa_dask.pipeline.studies import output
     from emqa_dask.pipeline.studies.robustness import show
     from emqa_dask.pipeline.studies.robustness.study import RobustnessOptions, study_robustness

@@ -78,8 +78,8 @@ def _add_log(kinds) -> None:
         "--windows",
         metavar="PX",
         type=int,
-        help="map the best of the tried settings over each image, in windows of PX px; a map to look at: a "
-        "triage has one setting for an image",
+        help="tune windows of about PX px by themselves, where conditions vary over the image in the same way in "
+        "all images of a cohort, which have one size; a triage with the settings file uses the map",
     )
     add_selection(log)
     add_settings(log)
@@ -135,11 +135,12 @@ def add_selection(parser: argparse.ArgumentParser) -> None:
 def run_tune_log(options: argparse.Namespace) -> int:
     """Settings of the blob detector, by rewards; impossible options are refused before any work."""
     from emqa_dask.pipeline.commands import tune_log, tune_log_files
+    from emqa_dask.pipeline.commands.tune_log_options import TuneOptions
 
     root, settings = open_source(options)
-    names = {field.name for field in dataclasses.fields(tune_log.TuneOptions)}
+    names = {field.name for field in dataclasses.fields(TuneOptions)}
     values = {name: value for name, value in vars(options).items() if name in names}
-    tune_options = tune_log.TuneOptions(
+    tune_options = TuneOptions(
         **{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
     )
     tune_options.check()

@@ -11,7 +11,6 @@ from matplotlib.patches import Rectangle
 from numpy.typing import ArrayLike, NDArray
 
 from emqa_dask.tune.search import SearchHistory
-from emqa_dask.tune.tiles import find_nearest_tile
 
 # Distinguishable with any colour vision (Okabe and Ito 2008).
 COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00")
@@ -103,9 +102,9 @@ def plot_hypervolume(volumes: Mapping[str, NDArray], unit: str = "hypervolume") 
 
 
 def plot_tile_map(table: pd.DataFrame, names: Mapping[str, str], image: NDArray | None = None) -> Figure:
-    """A map for each column of `table` (of `tiles.tune_tiles`) in `names`, which maps columns to labels with units.
+    """A map for each column of `table` (tiles y0, x0, y1, x1) in `names`, which maps columns to labels with units.
 
-    Every tile colours the pixels that are nearest to its centre, over the `image` in grey where it is given.
+    Every tile is coloured, over the `image` in grey where it is given.
     """
     height, width = (int(table[side].max()) if len(table) else 1 for side in ("y1", "x1"))
     figure, axes = make_figure(5.6, float(np.clip(0.7 + 4.3 * height / width, 1.8, 8)), len(names))
@@ -130,10 +129,9 @@ def plot_tile_map(table: pd.DataFrame, names: Mapping[str, str], image: NDArray 
 
 
 def _fill_tiles(table: pd.DataFrame, name: str, shape: tuple[int, int], cells: int = 200) -> NDArray[np.float64]:
-    """Values of the nearest tile on a grid of at most `cells` x `cells` over an image of `shape`."""
+    """Values of the tiles on a grid of at most `cells` x `cells` over an image of `shape`."""
     y, x = (np.linspace(0, side - 1, min(side, cells)) for side in shape)
-    grid = np.stack(np.meshgrid(y, x, indexing="ij"), axis=-1).reshape(-1, 2)
-    index = find_nearest_tile(table, grid[:, 0], grid[:, 1])
-    values = table[name].to_numpy(np.float64)
-    painted = values[index] if len(values) else np.full(len(grid), np.nan)
-    return painted.reshape(len(y), len(x))
+    painted = np.full((len(y), len(x)), np.nan)
+    for y0, x0, y1, x1, value in table[["y0", "x0", "y1", "x1", name]].itertuples(index=False):
+        painted[np.ix_((y >= y0) & (y < y1), (x >= x0) & (x < x1))] = value
+    return painted

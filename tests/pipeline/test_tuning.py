@@ -10,7 +10,8 @@ import tifffile
 
 from emqa_dask.cli import main
 from emqa_dask.pipeline.commands.triage import run
-from emqa_dask.pipeline.commands.tune_log import TuneOptions, tune_log
+from emqa_dask.pipeline.commands.tune_log import tune_log
+from emqa_dask.pipeline.commands.tune_log_options import TuneOptions
 from emqa_dask.pipeline.commands.tune_order import map_order
 from emqa_dask.pipeline.workspace import acquisition_groups, micrograph_ledger
 from emqa_dask.pipeline.workspace.stages import list_run_folders
@@ -91,21 +92,24 @@ def test_patterns_make_cohorts_in_their_order(workspace):
 def test_tuning_writes_settings_that_find_the_columns(workspace, atomic, lattice, tmp_path):
     wanted = TuneOptions(lattice=lattice, evaluations=20, cohorts=("day*",), images=2, baselines=True, windows=160)
     for name in ("one", "two"):
-        (tuned,) = tune_log(workspace, str(tmp_path / f"{name}.toml"), atomic, wanted, say=quiet)
-    assert (tmp_path / "one.toml").read_text() == (tmp_path / "two.toml").read_text()
+        (tmp_path / name).mkdir()
+        (tuned,) = tune_log(workspace, str(tmp_path / name / "s.toml"), atomic, wanted, say=quiet)
+    assert (tmp_path / "one" / "s.toml").read_text() == (tmp_path / "two" / "s.toml").read_text()
+    maps = [pd.read_csv(next((tmp_path / name).rglob("windows.csv"))) for name in ("one", "two")]
+    pd.testing.assert_frame_equal(*maps)
     assert tuned.chosen_row["count_error"] < 0.03
-    settings = load_settings(tmp_path / "one.toml")
+    settings = load_settings(tmp_path / "one" / "s.toml")
     (cohort,) = settings.cohorts
     assert dict(cohort.changes)["min_sigma"] == tuned.chosen_row["min_sigma"]
     assert settings.detect == atomic.detect
-    made = {path.name for path in (tmp_path / "one.tune").rglob("*.*")}
-    expected = {"pareto.png", "hypervolume.png", "windows.csv", "windows-0.png"}
+    made = {path.name for path in (tmp_path / "one" / "s.tune").rglob("*.*")}
+    expected = {"pareto.png", "hypervolume.png", "windows.csv", "windows.png"}
     assert made >= expected | {f"trace-{method}.csv" for method in ("bayes", "random", "evolution")}
-    traces = [pd.read_csv(path) for path in (tmp_path / "one.tune").rglob("trace-*.csv")]
+    traces = [pd.read_csv(path) for path in (tmp_path / "one" / "s.tune").rglob("trace-*.csv")]
     assert [len(trace) for trace in traces] == [20, 20, 20]
-    tiles = tuned.tiles.groupby("uri")
-    assert tiles.ngroups == 2
-    assert tiles[["y1", "x1"]].max().eq(320).all(axis=None)
+    assert len(tuned.windows) == 4
+    assert tuned.windows[["y1", "x1"]].max().tolist() == [320, 320]
+    assert tuned.windows["count_error"].max() < 0.05
 
 
 def size_of(points, scene) -> float:
@@ -177,7 +181,7 @@ def test_a_detector_of_the_workspace_agrees_with_its_own_settings(particles, tmp
     options = TuneOptions(reference="log", evaluations=4, windows=100)
     (tuned,) = tune_log(root, str(tmp_path / "s.toml"), settings, options, say=quiet)
     assert tuned.initial_row["disagreement"] == 0
-    assert tuned.tiles["disagreement"].min() == 0
+    assert tuned.windows["disagreement"].tolist() == [0] * 4
 
 
 @pytest.mark.parametrize(

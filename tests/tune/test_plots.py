@@ -63,8 +63,8 @@ def test_medians_over_seeds_are_drawn(tmp_path):
 
 
 @pytest.mark.parametrize("with_image", [False, True])
-def test_a_map_shows_each_windows_value_where_it_is_nearest(tmp_path, with_image):
-    table = pd.DataFrame(tiles.place_tiles((40, 80), 40, 40)).assign(threshold=[0.1, 0.3], overlap=[0.5, np.nan])
+def test_a_map_shows_the_value_of_each_window_in_it(tmp_path, with_image):
+    table = pd.DataFrame(tiles.split_image((40, 80), 40)).assign(threshold=[0.1, 0.3], overlap=[0.5, np.nan])
     image = np.random.default_rng(0).random((40, 80)) if with_image else None
     figure = plots.plot_tile_map(table, {"threshold": "threshold", "overlap": "overlap"}, image)
     painted = np.asarray(figure.axes[0].images[-1].get_array())

@@ -12,10 +12,10 @@ import numpy as np
 import pandas as pd
 
 from emqa_dask import models, output_folders
+from emqa_dask.pipeline.commands import tune_log_windows
 from emqa_dask.pipeline.tasks.tune_log import SEARCHED_SETTINGS
 from emqa_dask.pipeline.workspace.acquisition_groups import GroupSample
-from emqa_dask.report.spreadsheet import defuse_formula
-from emqa_dask.settings import Cohort, Detect, Settings, dump
+from emqa_dask.settings import Cohort, Detect, Settings, dump, dump_cohort
 from emqa_dask.store import files
 from emqa_dask.tune import pareto, plots, search
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 HEADER = "# Written by emqa tune log, which replaces this file as long as nobody changes it: SHA-256 "
 FIGURE_DPI = 150
+WINDOWS_FILE = "windows.csv"  # beside the traces of a group
 
 
 class TunedGroup(NamedTuple):
@@ -33,7 +34,7 @@ class TunedGroup(NamedTuple):
     search_histories: dict[str, search.SearchHistory]  # by method; the chosen method comes first
     chosen_row: pd.Series  # row of the history with the chosen settings
     initial_row: pd.Series  # row of the history with the settings that were in use
-    tiles: pd.DataFrame  # uri and the columns of tune.tiles; no rows unless tiles were tuned
+    windows: pd.DataFrame | None = None  # see tune_log_windows.tune_windows; None unless windows were tuned
 
     def describe(self, names: Sequence[str]) -> list[str]:
         """A line with the settings and objectives before and after tuning, each."""
@@ -44,7 +45,7 @@ class TunedGroup(NamedTuple):
             lines.append(
                 f"  {label:<6} threshold {row.threshold:.3g}, overlap {row.overlap:.2f}, {sigmas}: {objectives}"
             )
-        return lines
+        return lines if self.windows is None else [*lines, tune_log_windows.describe_windows(self.windows, names)]
 
 
 def check_out(out: str) -> None:
@@ -64,15 +65,27 @@ def locate_figures(out: str) -> str:
 
 
 def write_results(out: str, settings: Settings, tuned: Sequence[TunedGroup], method: str) -> None:
-    """Writes the settings of all tuned groups, and the traces and figures of the last one."""
+    """Writes the traces and figures of the last tuned group, and the settings of all of them."""
+    folders = _name_folders(tuned)
+    write_figures(files.join(locate_figures(out), folders[-1]), _make_files(tuned[-1], method))
     new_cohorts = [_make_cohort(group, settings.detect) for group in tuned]
     new_keys = {_get_key(cohort) for cohort in new_cohorts}
     other_cohorts = [cohort for cohort in settings.cohorts if _get_key(cohort) not in new_keys]
-    content = dump(dataclasses.replace(settings, cohorts=(*new_cohorts, *other_cohorts)).check()).encode()
-    write_settings(out, content)
-    names = [re.sub(r"[^\w.-]+", "-", group.group.name).strip("-.") for group in tuned]
-    name = names[-1] if names[-1] and names[-1] not in names[:-1] else f"{names[-1]}-{len(names)}"
-    write_figures(files.join(locate_figures(out), name), _make_files(tuned[-1], method))
+    common = dataclasses.replace(settings, cohorts=(*new_cohorts, *other_cohorts)).check()
+    texts = [dump(dataclasses.replace(common, cohorts=()))]
+    figures = locate_figures(out).rpartition("/")[2]
+    texts += [dump_cohort(cohort, f"{figures}/{folder}/{WINDOWS_FILE}") for cohort, folder in zip(new_cohorts, folders)]
+    texts += [dump_cohort(cohort) for cohort in other_cohorts]
+    write_settings(out, "\n".join(texts).encode())
+
+
+def _name_folders(tuned: Sequence[TunedGroup]) -> list[str]:
+    """The folder of each group among the figures."""
+    folders: list[str] = []
+    for number, group in enumerate(tuned, 1):
+        name = re.sub(r"[^\w.-]+", "-", group.group.name).strip("-.")
+        folders.append(name if name and name not in folders else f"{name}-{number}")
+    return folders
 
 
 def write_settings(out: str, content: bytes) -> None:
@@ -126,7 +139,8 @@ def _make_cohort(tuned: TunedGroup, detect: Detect) -> Cohort:
     changes = {key: setting_types.get(key, float)(tuned.chosen_row[key]) for key in SEARCHED_SETTINGS}
     if detect.max_diameter_nm > 0:
         changes |= {"min_diameter_nm": 0.0, "max_diameter_nm": 0.0}
-    return dataclasses.replace(tuned.group.cohort, changes=tuple(sorted(changes.items())))
+    windows = () if tuned.windows is None else tune_log_windows.make_map(tuned.windows)
+    return dataclasses.replace(tuned.group.cohort, windows=windows, changes=tuple(sorted(changes.items())))
 
 
 def _make_files(tuned: TunedGroup, method: str) -> dict[str, bytes]:
@@ -135,9 +149,8 @@ def _make_files(tuned: TunedGroup, method: str) -> dict[str, bytes]:
         f"trace-{name}.csv": history.table.to_csv(index=False).encode()
         for name, history in tuned.search_histories.items()
     }
-    if len(tuned.tiles):
-        table = tuned.tiles.assign(uri=tuned.tiles["uri"].map(defuse_formula))
-        contents["windows.csv"] = table.to_csv(index=False).encode()
+    if tuned.windows is not None:
+        contents[WINDOWS_FILE] = tuned.windows.to_csv(index=False).encode()
     for name, figure in _draw_figures(tuned, method).items():
         stream = io.BytesIO()
         figure.savefig(stream, format="png", dpi=FIGURE_DPI)
@@ -146,13 +159,13 @@ def _make_files(tuned: TunedGroup, method: str) -> dict[str, bytes]:
 
 
 def _draw_figures(tuned: TunedGroup, method: str) -> dict[str, "Figure"]:
-    """Hypervolume, Pareto front (of two objectives or more) and a map of tiles for each micrograph."""
+    """Hypervolume, Pareto front (of two objectives or more) and the map of windows."""
     figures = {"hypervolume": plots.plot_hypervolume(_compute_hypervolumes(tuned.search_histories))}
     if len(tuned.search_histories[method].objectives) > 1:
         figures["pareto"] = plots.plot_pareto_front(tuned.search_histories[method])
-    for k, (uri, table) in enumerate(tuned.tiles.groupby("uri", sort=False)):
-        labels = {"threshold": f"threshold, {uri}", "overlap": "overlap"}
-        figures[f"windows-{k}"] = plots.plot_tile_map(table, labels)
+    if tuned.windows is not None:
+        labels = {"threshold": "threshold", "max_sigma": "max_sigma (px)", "overlap": "overlap"}
+        figures["windows"] = plots.plot_tile_map(tuned.windows, labels)
     return figures
 
 

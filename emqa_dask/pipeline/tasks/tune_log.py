@@ -13,7 +13,7 @@ from emqa_dask.run.supervise import Call, call_directly
 from emqa_dask.settings import Detect
 from emqa_dask.store import micrographs
 from emqa_dask.store.layout import Workspace
-from emqa_dask.tune import rewards, tiles
+from emqa_dask.tune import rewards
 from emqa_dask.tune.lattice import LatticePhysics
 from emqa_dask.tune.noise import NO_NOISE, GaussianNoise, add_gaussian_noise
 
@@ -38,7 +38,7 @@ class TuningImage(NamedTuple):
 
     def read_pixels(self) -> np.ndarray:
         """The image, as stored, with the noise."""
-        return _read_image(self.source)
+        return read_image(self.source)
 
     def detect_points(self, settings: Detect) -> pd.DataFrame:
         """Detections with `settings`; the scale space is searched once for all settings with the same scales."""
@@ -66,30 +66,15 @@ def evaluate_settings(
 ) -> dict:
     """The rewards `names` of the detections with each of the settings: {"objectives": (settings, rewards)}."""
     scene = make_scene(image.read_pixels(), image, image.reference, physics)
-    return {"objectives": [_compute_rewards(image.detect_points(candidate), scene, names) for candidate in settings]}
+    return {"objectives": [compute_rewards(image.detect_points(candidate), scene, names) for candidate in settings]}
 
 
-def evaluate_tiles(
-    size_px: int,
-    distance: str,
-    image: TuningImage,
-    settings: Sequence[Detect],
-    names: Sequence[str],
-    physics: LatticePhysics | None,
-    call: Call = call_directly,
-) -> dict:
-    """The best of the settings in every tile of a micrograph: {"table": ...}; tiles overlap by half."""
-    pixels = image.read_pixels()
-    points = [image.detect_points(one) for one in settings]
-    candidate_rows = [{key: getattr(one, key) for key in SEARCHED_SETTINGS} for one in settings]
-
-    def evaluate(tile: tiles.Tile, _: list[dict]) -> list[list[float]]:
-        reference = None if image.reference is None else tiles.select_points(image.reference, tile)
-        scene = make_scene(pixels[tile.y0 : tile.y1, tile.x0 : tile.x1], image, reference, physics)
-        return [_compute_rewards(tiles.select_points(one, tile), scene, names) for one in points]
-
-    placed = tiles.place_tiles(pixels.shape, size_px, max(1, size_px // 2))
-    return {"table": tiles.tune_tiles(placed, candidate_rows, evaluate, names, distance)}
+def average_objectives(values: Sequence[Sequence[Sequence[float]]]) -> np.ndarray:
+    """Means (settings, rewards) over images of `values` (images, settings, rewards); infinite where none is finite."""
+    objectives = np.array(values)
+    has_value = np.isfinite(objectives).any(axis=0)
+    mean = np.nanmean(np.where(has_value, objectives, 0.0), axis=0)
+    return np.where(has_value, mean, np.inf)
 
 
 def make_scene(
@@ -98,16 +83,18 @@ def make_scene(
     return rewards.Scene(pixels, image.row["nm_per_pixel"], physics, reference, image.row["nm_per_pixel_y"])
 
 
-def _compute_rewards(points: pd.DataFrame, scene: rewards.Scene, names: Sequence[str]) -> list[float]:
+def compute_rewards(points: pd.DataFrame, scene: rewards.Scene, names: Sequence[str]) -> list[float]:
+    """The rewards `names` of the detections `points`."""
     return [float(rewards.load_reward(name)(points, scene)) for name in names]
 
 
 @functools.lru_cache(maxsize=8)
-def _read_image(source: ImageSource) -> np.ndarray:
+def read_image(source: ImageSource) -> np.ndarray:
+    """The pixels of a micrograph, as stored, with the noise."""
     pixels = micrographs.read_window(source.workspace.uri, source.stack, source.index)
     return add_gaussian_noise(pixels, source.noise, source.micrograph_id)
 
 
 @functools.lru_cache(maxsize=64)
 def _find_candidates(source: ImageSource, floor: Detect) -> Candidates:
-    return find_candidates(_read_image(source), floor)
+    return find_candidates(read_image(source), floor)

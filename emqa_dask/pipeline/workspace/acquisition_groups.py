@@ -14,7 +14,7 @@ from emqa_dask.settings import Cohort
 from emqa_dask.store.layout import Workspace
 
 COLUMNS = ["micrograph_id", "uri", "frame", "stack", "index", "instrument", "magnification", "nm_per_pixel"]
-COLUMNS += ["nm_per_pixel_y", "partition"]
+COLUMNS += ["nm_per_pixel_y", "partition", "height_px", "width_px"]
 GROUP_KEY = ["pattern", "instrument", "magnification"]
 ANY_URI = "*"
 

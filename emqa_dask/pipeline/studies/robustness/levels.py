@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from emqa_dask.pipeline.commands.tune_log import GroupTuning
+from emqa_dask.pipeline.commands.tune_log_group import GroupTuning
 from emqa_dask.pipeline.studies.output import ResultStore
 from emqa_dask.pipeline.tasks.noise_detections import judge_detectors, select_settings
 from emqa_dask.pipeline.tasks.tune_log import TuningImage

@@ -10,7 +10,8 @@ import pandas as pd
 
 from emqa_dask import models
 from emqa_dask.pipeline import PRELOAD
-from emqa_dask.pipeline.commands.tune_log import GroupTuning, TuneOptions
+from emqa_dask.pipeline.commands.tune_log_group import GroupTuning
+from emqa_dask.pipeline.commands.tune_log_options import TuneOptions
 from emqa_dask.pipeline.studies import output
 from emqa_dask.pipeline.studies.robustness import show
 from emqa_dask.pipeline.studies.robustness.levels import LevelResult, LevelRunner
