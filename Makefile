@@ -1,4 +1,4 @@
-# make demo: install, synthesise an archive, triage it.   make test: install, run every test.
+# make demo: install, draw images, show every step on them.   make test: install, run every test.
 # The newest Python that runs and can make a virtual environment: shims of pyenv exist for versions that do not run.
 can_make_venv = $(shell $(1) -c 'import ensurepip, venv' >/dev/null 2>&1 && echo $(1))
 newest_python = $(firstword $(foreach version,3.13 3.12 3.11,$(call can_make_venv,python$(version))))
@@ -42,10 +42,32 @@ install: .venv/.installed
 install-dev: .venv/.installed-dev
 install-gpu: .venv-gpu/.installed
 
+# Five steps on drawn images, so that every answer can be compared with the truth in $(DEMO)/*.truth.
 demo: .venv/.installed
 	@rm -rf $(DEMO)
+	@printf '\n== 1. Triage: which images of a mixed archive can be trusted?\n'
 	$(BIN)/emqa synthesise $(DEMO)/archive --profile demo --n 72 --seed 7
 	$(BIN)/emqa triage $(DEMO)/archive --workspace $(DEMO)/triage --workers 2
+	@printf '\n== 2. Tune: which detector settings find the columns that the crystal has?\n'
+	$(BIN)/emqa synthesise $(DEMO)/crystal --profile atomic-stem --n 8 --seed 49
+	$(BIN)/emqa tune log $(DEMO)/crystal --workspace $(DEMO)/crystal.emqa --lattice $(DEMO)/crystal.truth/SrTiO3-001.toml --nm-per-pixel 0.0113 --cohort '*' --images 3 --evaluations 24 --out $(DEMO)/tuned.toml --workers 2
+	@printf '\n== 3. Order: where is the crystal disordered?\n'
+	$(BIN)/emqa tune order $(DEMO)/crystal.emqa --settings $(DEMO)/tuned.toml --out $(DEMO)/order --workers 2
+	@printf '\n== 4. Calibrate: 20 labelled images of one foil teach when to trust its detector\n'
+	$(BIN)/emqa synthesise $(DEMO)/foil --profile foil --n 36 --seed 3 --labels 20
+	$(BIN)/emqa triage $(DEMO)/foil --workspace $(DEMO)/foil.emqa --detector cavity-tem --workers 2
+	$(BIN)/emqa calibrate $(DEMO)/foil.emqa $(DEMO)/foil.truth/labels.json
+	$(BIN)/emqa rescore $(DEMO)/foil.emqa
+	@printf '\n== 5. Estimate: how dense and how large are the cavities? From 20 labels, then from all (the truth)\n'
+	$(BIN)/emqa estimate $(DEMO)/foil.emqa $(DEMO)/foil.truth/labels.json --show density --show mean_diameter
+	$(BIN)/emqa estimate $(DEMO)/foil.emqa $(DEMO)/foil.truth/annotations.json --show density --show mean_diameter --out $(DEMO)/foil.truth/estimates.csv
+	@printf '\n== Open\n'
+	@printf '  %-42s %s\n' $(DEMO)/triage/report/index.html '1: every file with its verdict and the reason' \
+		$(DEMO)/tuned.tune '2: the settings that were tried, as figures' \
+		$(DEMO)/order/overlays '3: a map of each image' \
+		$(DEMO)/foil.emqa/report/index.html '4: the foil after calibration' \
+		$(DEMO)/foil.emqa/models/cavity-tem/trust.png '4: trust by number of labels' \
+		$(DEMO)/foil.emqa/estimates.parquet '5: all quantities with their intervals'
 
 test: .venv/.installed-dev
 	$(BIN)/pytest -n $(JOBS) -m "not gpu"

@@ -151,6 +151,12 @@ def read_detector_and_floor(name: str) -> tuple[str, float]:
     return _read_detector_and_floor(directory, digest_model_card(directory))
 
 
+def read_agreement_detectors(name: str) -> tuple[str, ...]:
+    """Detectors whose agreement with its own a quality model looks at, in the alphabet's order; none for most."""
+    quality_table = read_model_card(locate_model(name)).get("quality_model", {})
+    return tuple(quality_table.get("agreement_detectors", ()))
+
+
 @functools.lru_cache(maxsize=8)
 def _read_detector_and_floor(directory: Path, digest: str) -> tuple[str, float]:
     model_card = load_model_card(directory)

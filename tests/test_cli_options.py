@@ -120,6 +120,19 @@ def test_a_plan_by_folder_is_estimated_with_its_probabilities(workspace, tmp_pat
     assert {"day0", "day1"} <= set(estimates["sample"])
 
 
+def test_an_estimate_prints_the_quantities_that_are_named(workspace, tmp_path, capsys):
+    uris = read(workspace, "catalog")["uri"]
+    pd.DataFrame({"uri": uris, "n_objects": range(len(uris))}).to_csv(tmp_path / "labels.csv", index=False)
+    command = ["estimate", workspace, str(tmp_path / "labels.csv"), "--out", str(tmp_path / "e.csv")]
+    assert main([*command, "--show", "n_objects"]) == 0
+    printed = capsys.readouterr().out
+    assert "  objects of all images: " in printed
+    assert "  objects per image, median: " not in printed
+    assert {"n_objects", "n_per_image_q50"} <= set(pd.read_csv(tmp_path / "e.csv")["quantity"])
+    assert main([*command, "--show", "weight"]) == 1
+    assert "--show weight: give one of density, mean_diameter" in capsys.readouterr().err
+
+
 def test_export_writes_polygons(workspace, tmp_path):
     out = tmp_path / "objects.json"
     command = [

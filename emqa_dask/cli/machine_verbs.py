@@ -14,7 +14,7 @@ def add_synthesise(verbs) -> None:
         help="write an archive of micrographs with known answers",
         description=(
             "Write synthetic micrographs with faults, in the formats people have, to OUT; the truth (COCO JSON, CSV of "
-            "faults) goes beside it, into OUT.truth."
+            "faults) goes beside it, into OUT.truth, with a table of samples and the crystals that lattices show."
         ),
     )
     synthesise.add_argument("out", metavar="OUT")
@@ -28,6 +28,14 @@ def add_synthesise(verbs) -> None:
         default=1.0,
         help="of profile hrtem-particles: every dose times X, so that the same seed gives the same specimens, acquired "
         "again; default 1",
+    )
+    synthesise.add_argument(
+        "--labels",
+        metavar="N",
+        type=int,
+        default=0,
+        help="also write OUT.truth/labels.json, the objects of N random micrographs of cavities and particles, as a "
+        "person would label them for emqa calibrate and emqa estimate",
     )
     synthesise.set_defaults(run=run_synthesise)
 
@@ -44,7 +52,7 @@ def run_synthesise(options: argparse.Namespace) -> int:
             bar.total = total
             bar.update(n_done - bar.n)
 
-        choices = {"progress": progress, "dose_factor": options.dose_factor}
+        choices = {"progress": progress, "dose_factor": options.dose_factor, "n_labels": options.labels}
         counts = synthesise(options.out, options.profile, options.n, options.seed, **choices)
     say(
         f"{counts['n_micrographs']} micrographs in {counts['n_files']} files in {options.out}; truth: {counts['truth']}"

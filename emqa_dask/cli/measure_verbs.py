@@ -16,7 +16,8 @@ def add_estimate(verbs) -> None:
         "WS, from the micrographs in LABELS and the detections in all. The 95 % intervals hold for any bias of the "
         "detector, if the labelled images are a random sample or their review probabilities are given. The results of "
         "labels alone and of detections alone stand beside them.",
-        epilog="examples: emqa estimate session.emqa labels.json --by folder; emqa estimate session.emqa reviewed",
+        epilog="examples: emqa estimate session.emqa labels.json --by folder; emqa estimate session.emqa reviewed; "
+        "emqa estimate session.emqa labels.json --show density",
     )
     estimate.add_argument("workspace", metavar="WS")
     estimate.add_argument(
@@ -41,6 +42,14 @@ def add_estimate(verbs) -> None:
         help="uri,review_probability of the labelled images; without it, and without this column in LABELS, they count "
         "as a random sample",
     )
+    estimate.add_argument(
+        "--show",
+        metavar="QUANTITY",
+        action="append",
+        default=[],
+        help="print this quantity alone, such as density, mean_diameter, swelling or n_objects; may be given several "
+        "times; the table has all",
+    )
     estimate.add_argument("--out", metavar="FILE", default="", help=".parquet or .csv; default: WS/estimates.parquet")
     add_settings(estimate)
     estimate.set_defaults(run=run_estimate)
@@ -53,4 +62,5 @@ def run_estimate(options: argparse.Namespace) -> int:
     from emqa_dask.pipeline.commands.estimate import estimate
 
     arguments = {"grouping": options.grouping, "probabilities": options.probabilities, "out": options.out}
+    arguments["show"] = tuple(options.show)
     return estimate(options.workspace, options.labels, settings, **arguments, say=say)

@@ -127,7 +127,8 @@ def run_watch(options: argparse.Namespace) -> int:
         say_here(f"workspace: {options.workspace}")
     settings = read_settings(options, options.workspace)
     _warm_up(settings)
-    from emqa_dask.pipeline.commands.watch import WatchOptions, watch
+    from emqa_dask.pipeline.commands.watch import watch
+    from emqa_dask.pipeline.commands.watch_options import WatchOptions
 
     times_s = {"every_s": options.every, "settle_s": options.settle, "report_every_s": options.report_every}
     watch_options = WatchOptions(

@@ -1,6 +1,6 @@
 """Quality models from a few labelled images of a run, without running a detector, and their measured errors."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from emqa_dask.predict.candidates import CandidateFits, Choice, LabelledRows
 from emqa_dask.predict.forest import PAPER_FEATURES, select_feature_values
 from emqa_dask.predict.quality_files import write_quality_model
 from emqa_dask.predict.quality_fit import build_quality_model
-from emqa_dask.predict.quality_model import TARGETS, QualityModel, predict_distribution
+from emqa_dask.predict.quality_model import AGREEMENT, TARGETS, QualityModel, predict_distribution
 from emqa_dask.predict.true_quality import MIN_IMAGES, join_labels
 from emqa_dask.tables import F1_QUANTILES
 
@@ -46,6 +46,7 @@ def calibrate_quality_model(
     iou_threshold: float,
     rule: str = "greedy",
     coverage: float = 0.9,
+    agreement_detectors: Sequence[str] = (),
 ) -> Calibration:
     """A quality model for the detector of `features`, fitted to the images of `truth`.
 
@@ -53,11 +54,13 @@ def calibrate_quality_model(
     true_quality.compute_true_quality() or a table with micrograph_id, true_f1, precision and recall. groups and
     sessions: micrograph_id -> label of images that belong together (parent image; instrument and session); by default
     every image is a group and there are no sessions. base: a model of the same detector and score floor, which the
-    labels correct.
+    labels correct. agreement_detectors: the other detectors of the run, with which `detector_agreement` in `features`
+    compares; a base has to compare with the same ones or with none.
 
     Candidates: the base as it is, the base recalibrated, a Gaussian process of candidates.FEW_FEATURES, one of the
     published eight, the mean of each with the base, with sessions a process with an offset per session, and a forest
-    from candidates.MIN_FOREST_IMAGES images. Chosen is the candidate that needs the fewest labels among those about as
+    from candidates.MIN_FOREST_IMAGES images. Where the agreement of detectors is known for all labelled images, each
+    fitted candidate is tried with it, too. Chosen is the candidate that needs the fewest labels among those about as
     good as the best on left-out sessions (with less than MIN_SESSIONS: on folds of groups).
 
     report: for the protocols `random` (5 folds), `grouped by image` and `leave one session out` the columns n,
@@ -68,8 +71,9 @@ def calibrate_quality_model(
     identity (predict.identities), less than MIN_IMAGES images with detections, and a base for other conditions.
     """
     table, notes = join_labels(features, truth)
-    conditions = _read_conditions(table, base) | {"iou_threshold": iou_threshold, "rule": rule}
-    rows = _arrange_rows(table, groups, sessions, base)
+    others = tuple(sorted(agreement_detectors))
+    conditions = _read_conditions(table, base, others) | {"iou_threshold": iou_threshold, "rule": rule}
+    rows = _arrange_rows(table, groups, sessions, base, has_agreement=bool(others))
     if sessions is not None and rows.sessions is None:
         n_sessions = len({str(sessions.get(name, "")) for name in table["micrograph_id"]})
         notes.append(f"{n_sessions} sessions among the labelled images: too few to leave one out")
@@ -83,6 +87,7 @@ def calibrate_quality_model(
         {"candidate": name, "mae": error, "is_chosen": name == choices["f1"].name}
         for name, error in choices["f1"].errors.items()
     ]
+    conditions["agreement_detectors"] = others
     model = _build_model(rows, choices, base, coverage, conditions)
     return Calibration(model, report, pd.DataFrame(candidate_errors), held_out, fits, notes)
 
@@ -115,10 +120,14 @@ def _build_model(
     indices = [i for i, column in enumerate(rows.columns) if column in used]
     columns = tuple(rows.columns[i] for i in indices)
     values = rows.values[:, indices]
+    if AGREEMENT not in columns:
+        conditions = {**conditions, "agreement_detectors": ()}
     return build_quality_model(targets, columns, values, rows.truths["f1"], kind, coverage, conditions)
 
 
-def _read_conditions(table: pd.DataFrame, base: QualityModel | None) -> dict[str, object]:
+def _read_conditions(
+    table: pd.DataFrame, base: QualityModel | None, agreement_detectors: tuple[str, ...]
+) -> dict[str, object]:
     """Detector and score floor of the labelled images; ValueError where the base has others."""
     score_floor = float(table["score_floor"].iloc[0])
     if "detector" in table:
@@ -130,6 +139,11 @@ def _read_conditions(table: pd.DataFrame, base: QualityModel | None) -> dict[str
             f"the base model is for {base.detector} at score floor {base.score_floor:g}, the features are of "
             f"{detector} at {score_floor:g}"
         )
+    if base is not None and base.agreement_detectors not in ((), agreement_detectors):
+        raise ValueError(
+            f"the base model compares {detector} with {', '.join(base.agreement_detectors)}, the features with "
+            f"{', '.join(agreement_detectors) or 'no detector'}: give a base for the same detectors"
+        )
     return {"detector": detector, "score_floor": score_floor}
 
 
@@ -138,9 +152,12 @@ def _arrange_rows(
     groups: Mapping[str, str] | None,
     sessions: Mapping[str, str] | None,
     base: QualityModel | None,
+    *,
+    has_agreement: bool,
 ) -> LabelledRows:
     """The rows of join_labels() as arrays; without sessions where there are less than MIN_SESSIONS."""
-    columns = tuple(dict.fromkeys((*PAPER_FEATURES, *(base.columns if base else ()))))
+    agreement_columns = (AGREEMENT,) if has_agreement else ()
+    columns = tuple(dict.fromkeys((*PAPER_FEATURES, *(base.columns if base else ()), *agreement_columns)))
     names = table["micrograph_id"]
     session_labels = None
     if sessions is not None:

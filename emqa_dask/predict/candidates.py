@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from emqa_dask.predict import conformal, cross_validation, regressors
 from emqa_dask.predict.few_residuals import compute_student_quantiles
 from emqa_dask.predict.forest import PAPER_FEATURES
-from emqa_dask.predict.quality_model import Component, QualityModel, TargetModel, predict_target
+from emqa_dask.predict.quality_model import AGREEMENT, Component, QualityModel, TargetModel, predict_target
 from emqa_dask.tables import F1_LEVELS
 
 FEW_FEATURES = ("score_fraction_8", "mean_score", "image_confidence")  # a handful of labels constrains these
@@ -17,6 +17,7 @@ N_INNER_FOLDS = 4  # folds by which candidates are compared
 MARGIN = 0.5  # standard errors by which a candidate of fewer labels may be worse
 N_BASE_IMAGES = 5  # the base counts as much as this number of labelled images that agree with it
 NO_RESIDUALS = np.zeros(len(F1_LEVELS))  # of a candidate whose distribution is not computed yet
+WITH_AGREEMENT = " with agreement"  # end of the name of a candidate that has the feature AGREEMENT, too
 KINDS = {"forest": "forest", "mixed gaussian process": "mixed_gaussian_process"}  # candidate: kind of its regressor
 
 
@@ -28,6 +29,11 @@ class LabelledRows(NamedTuple):
     truths: dict[str, NDArray[np.float64]]  # target -> (n,), NaN where unknown
     groups: NDArray[np.str_]  # (n,), images of one label belong together
     sessions: NDArray[np.str_] | None  # (n,); None with less than three sessions
+
+    @property
+    def has_agreement(self) -> bool:
+        """Whether the agreement of detectors is known for every image."""
+        return AGREEMENT in self.columns and bool(np.isfinite(self.values[:, self.columns.index(AGREEMENT)]).all())
 
     @property
     def units(self) -> NDArray[np.str_]:
@@ -58,7 +64,10 @@ class CandidateFits:
                 self.base_predictions[name] = predict_target(target, base.columns, values)[0]
 
     def list_candidates(self, target: str) -> list[str]:
-        """Names of the candidates for `target`, from those that depend on few labels to those that depend on many."""
+        """Names of the candidates for `target`, from those that depend on few labels to those that depend on many.
+
+        Where the agreement of detectors is known, each candidate that is fitted has a variant with this feature.
+        """
         names = ["few features", "gaussian process"]
         if target in self.base_predictions and np.isfinite(self.base_predictions[target]).all():
             names = ["base", "recalibrated base", "base and few features", "base and gaussian process", *names]
@@ -66,6 +75,9 @@ class CandidateFits:
             names.append("mixed gaussian process")
         if len(self.rows.values) >= MIN_FOREST_IMAGES:
             names.append("forest")
+        if self.rows.has_agreement:
+            ends = {name: ("",) if name.endswith("base") else ("", WITH_AGREEMENT) for name in names}
+            names = [name + end for name in names for end in ends[name]]
         return names
 
     def choose_candidate(self, target: str, fit_rows: NDArray) -> Choice:
@@ -162,11 +174,13 @@ class CandidateFits:
 
     def _fit_regressor(self, name: str, target: str, fit_rows: NDArray) -> TargetModel:
         """A single regressor fitted to `fit_rows`."""
-        columns = FEW_FEATURES if name == "few features" else PAPER_FEATURES
+        plain_name = name.removesuffix(WITH_AGREEMENT)
+        columns = FEW_FEATURES if plain_name == "few features" else PAPER_FEATURES
+        columns += (AGREEMENT,) if plain_name != name else ()
         values = self.rows.values[np.ix_(fit_rows, [self.rows.columns.index(column) for column in columns])]
         groups = None if self.rows.sessions is None else self.rows.sessions[fit_rows]
         true = self.rows.truths[target][fit_rows]
-        kind = KINDS.get(name, "gaussian_process")
+        kind = KINDS.get(plain_name, "gaussian_process")
         regressor = regressors.fit_regressor(kind, values, true, columns, groups=groups)
         return TargetModel((Component(1.0, columns, regressor),), 0.0, NO_RESIDUALS)
 

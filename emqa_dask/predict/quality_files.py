@@ -25,6 +25,7 @@ def write_quality_model(model: QualityModel, directory: Path) -> dict:
     arrays = {name: getattr(model, name) for name in ARRAYS}
     record = {f.name: getattr(model, f.name) for f in fields(QualityModel) if f.name not in (*ARRAYS, "targets")}
     record = {**record, "columns": list(model.columns), "targets": {}}
+    record["agreement_detectors"] = list(model.agreement_detectors)
     for name, target in model.targets.items():
         target_values = {"offset": target.offset, "spread_floor": target.spread_floor}
         arrays[f"{name}.residuals"] = target.residuals
@@ -58,6 +59,7 @@ def read_quality_model(directory: Path) -> QualityModel:
     tables = record.pop("targets")
     targets = {name: _unpack_target(name, table, arrays, record["coverage"]) for name, table in tables.items()}
     columns = tuple(record.pop("columns"))
+    record["agreement_detectors"] = tuple(record.get("agreement_detectors", ()))  # none on cards of version 0.1
     return QualityModel(targets, columns, **record, **{name: arrays[name] for name in ARRAYS})
 
 

@@ -100,7 +100,7 @@ def build_quality_model(
 ) -> QualityModel:
     """A quality model from fitted targets and its n training rows (n, d).
 
-    conditions: detector, score_floor, iou_threshold and rule.
+    conditions: detector, score_floor, iou_threshold and rule, and agreement_detectors where there are any.
     """
     order = np.argsort(np.asarray(true_f1), kind="stable")
     background_rows = order[np.round(np.linspace(0.1, 0.9, N_BACKGROUND) * (len(order) - 1)).astype(int)]

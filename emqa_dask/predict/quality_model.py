@@ -12,6 +12,7 @@ from emqa_dask.predict.forest import SPREAD_FLOOR, Forest, check_conditions, sel
 from emqa_dask.predict.trees import convert_pipeline
 from emqa_dask.tables import F1_LEVELS, F1_QUANTILES
 
+AGREEMENT = "detector_agreement"  # feature of an image in a run of several detectors, see tables.EVIDENCE
 TARGETS = {"f1": "true_f1", "precision": "precision", "recall": "recall"}  # predicted name: column of the truth
 
 
@@ -49,6 +50,7 @@ class QualityModel:
     typical: NDArray[np.float64]  # (d,), medians of the training rows
     spread: NDArray[np.float64]  # (d,), interquartile ranges of the training rows, > 0
     background: NDArray[np.float64]  # (b, d), training rows from low to high F1: SHAP values compare with them
+    agreement_detectors: tuple[str, ...] = ()  # that AGREEMENT compares with, where it is among the columns
 
 
 def predict_target(

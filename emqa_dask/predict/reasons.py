@@ -42,6 +42,7 @@ PHRASES = {  # feature: sentence, format of the value
     "mean_stability": ("the mean overlap with the boxes in a mirrored, smaller copy is {}", "{:.2f}"),
     "mean_class_margin": ("the mean margin to the second class is {}", "{:.2f}"),
     "label_purity": ("{} of the detections have the most frequent class", "{:.0%}"),
+    "detector_agreement": ("the agreement with the other detectors is {}", "{:.2f}"),
     "std_circularity": ("the circularity's standard deviation is {}", "{:.3f}"),
 }
 

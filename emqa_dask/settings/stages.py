@@ -245,6 +245,7 @@ class Triage:
     trust_f1: float = 0.5  # F1 that the detections of a trusted image have to reach; the paper calls 0.5 good
     trust_probability: float = 0.9  # that their F1 reaches trust_f1, from which an image is trusted; 1 = none is
     max_ood_distance: float = 1.0  # in units of the training images' 99th percentile
+    min_agreement: float = 0.0  # of the detector with the others of the run (F1); a person looks below it; 0 = off
     max_entropy_nats: float = 0.0  # of a class: above it a person looks; 0 = as review_share or target_risk say
     review_share: float = 0.1  # of images like the classifier's held-out ones that a person should look at
     target_risk: float = 0.0  # share of wrong classes among those that nobody looks at; 0 = review_share counts
@@ -252,6 +253,7 @@ class Triage:
         "trust_f1": Range(0, 1),
         "trust_probability": Range(0, 1),
         "max_ood_distance": Range(1e-6, 1e6),
+        "min_agreement": Range(0, 1),
         "max_entropy_nats": Range(0, 100),
         "review_share": Range(0, 1),
         "target_risk": Range(0, 1),

@@ -12,28 +12,12 @@ import numpy as np
 
 from emqa_dask import output_folders
 from emqa_dask.number_ranges import check_integer, check_number, check_seed
-from emqa_dask.synthetic import coco, mdoc, sessions, writers
+from emqa_dask.synthetic import coco, labels, mdoc, sessions, writers
 from emqa_dask.synthetic.faults import FAULTS, FOREIGN, apply_fault, make_foreign_image, make_near_duplicate
-from emqa_dask.synthetic.profiles import PROFILES, UNEXPOSED, make_sample
+from emqa_dask.synthetic.file_plan import UNANNOTATED, File, plan_files
+from emqa_dask.synthetic.profiles import FOIL, PROFILES, UNEXPOSED, make_sample
 from emqa_dask.synthetic.sample import Sample, compute_tight_boxes
 from emqa_dask.synthetic.sessions import SessionPlan
-
-FAULT_SHARE = 0.3  # of the micrographs of an archive
-COPIES = ("duplicate", "near_duplicate")
-# JPEG's own losses would hide these; people who have such images kept them in a lossless format.
-LOSSLESS_ONLY = ("x_rays", "under_exposure", "saturation", "blank")
-# Faults after which the objects are no longer where, or no longer what, the boxes say.
-UNANNOTATED = ("blank", "near_duplicate", *FOREIGN)
-
-
-@dataclass(frozen=True)
-class File:
-    """A file to write: which session, in which format, a fault or "" for every frame; `copy_of` is a file's number."""
-
-    session_index: int
-    format: str
-    frames: tuple[str, ...]
-    copy_of: int | None = None
 
 
 @dataclass(frozen=True)
@@ -55,6 +39,7 @@ def synthesise(
     faults: Sequence[str] | None = None,
     progress: Callable[[int, int], None] | None = None,
     dose_factor: float = 1.0,
+    n_labels: int = 0,
 ) -> dict:
     """Write `n` micrographs of `profile` (frames of stacks count one each) into folder `out`, and the truth beside it.
 
@@ -67,9 +52,13 @@ def synthesise(
     that notes it (hrtem-particles): the same archive, acquired again. Such images have a file of SerialEM beside them,
     with dose, defocus and pixel size.
 
+    The truth also has what a person knows beforehand: `samples.csv` (pattern of uris, sample) and a lattice file for
+    each crystal, such as `Au.toml`. With `n_labels` it has `labels.json`: COCO of so many random micrographs of
+    cavities and particles, as a person would label them.
+
     Returns counts: `n_files`, `n_micrographs`, `formats`, `faults`, and `truth` (the folder). Raises ValueError for an
-    unknown profile or fault, `n` below 1 or a dose_factor that the profile does not take, FileExistsError when `out` or
-    its truth folder is not empty.
+    unknown profile or fault, `n` below 1, a dose_factor that the profile does not take or too many labels, and
+    FileExistsError when `out` or its truth folder is not empty.
     """
     out = Path(out)
     truth = out.with_name(out.name + ".truth")
@@ -77,23 +66,22 @@ def synthesise(
     check_seed("seed", seed)
     _check_arguments(out, truth, profile, n, faults)
     rng = np.random.default_rng([seed, n])
-    session_plans = sessions.plan_sessions(rng, PROFILES[profile], int(np.clip(n // 8, 1, 60)), shape)
+    session_plans = _plan_sessions(rng, profile, n, shape)
     if dose_factor != 1:
         _change_dose(session_plans, profile, dose_factor)
     files = plan_files(rng, n, faults, session_plans)
+    labels.check_label_count(n_labels, files, session_plans)
 
     images, annotations, rows = _write_files(out, files, session_plans, seed, n, progress)
     non_micrographs = sessions.write_non_micrographs(out, rng, session_plans)
-    document = {
-        "info": {"description": f"emqa synthesise: profile {profile}, n {n}, seed {seed}"},
-        "images": images,
-        "annotations": annotations,
-        "categories": [{"id": number, "name": name} for name, number in coco.CATEGORIES.items()],
-    }
+    info = {"description": f"emqa synthesise: profile {profile}, n {n}, seed {seed}"}
+    categories = [{"id": number, "name": name} for name, number in coco.CATEGORIES.items()]
+    document = {"info": info, "images": images, "annotations": annotations, "categories": categories}
     truth.mkdir(parents=True, exist_ok=True)
     (truth / "annotations.json").write_text(json.dumps(document), encoding="utf-8")
     _write_csv(truth / "faults.csv", ("file", "frame", "fault", "severity"), rows)
     _write_csv(truth / "others.csv", ("file", "kind"), non_micrographs)
+    _write_knowledge(truth, document, session_plans, n_labels, seed)
     return {
         "n_files": len(files) + len(non_micrographs),
         "n_micrographs": len(rows),
@@ -101,6 +89,22 @@ def synthesise(
         "faults": dict(Counter(row["fault"] or "none" for row in rows)),
         "truth": str(truth),
     }
+
+
+def _plan_sessions(rng: np.random.Generator, profile: str, n: int, shape: tuple[int, int] | None) -> list[SessionPlan]:
+    if profile == FOIL:
+        return sessions.plan_foil(rng, shape)
+    return sessions.plan_sessions(rng, PROFILES[profile], int(np.clip(n // 8, 1, 60)), shape)
+
+
+def _write_knowledge(truth: Path, document: dict, session_plans: list[SessionPlan], n_labels: int, seed: int) -> None:
+    """Write what a person knows beforehand: samples, crystals and `n_labels` labels."""
+    _write_csv(truth / "samples.csv", ("uri", "sample"), labels.list_samples(session_plans))
+    for name, text in labels.format_crystals(session_plans).items():
+        (truth / name).write_text(text, encoding="utf-8")
+    if n_labels:
+        selected = labels.select_labels(document, n_labels, np.random.default_rng([seed, n_labels]))
+        (truth / "labels.json").write_text(json.dumps(selected), encoding="utf-8")
 
 
 def _write_files(
@@ -153,47 +157,6 @@ def _change_dose(session_plans: list[SessionPlan], profile: str, dose_factor: fl
                 f"dose_factor {dose_factor:g}: images of profile {profile} note no dose; draw {UNEXPOSED[0]}"
             )
         session.choices["dose_factor"] = dose_factor
-
-
-def plan_files(
-    rng: np.random.Generator, n: int, faults: tuple[str, ...], session_plans: list[SessionPlan]
-) -> list[File]:
-    """The files to write, `n` frames in all: stacks first, then single images, then copies of good single images."""
-    n_faults = max(round(FAULT_SHARE * n), len(faults) if n >= 40 else 0) if faults else 0
-    n_rounds = -(-n_faults // max(len(faults), 1))
-    fault_names = [str(name) for _ in range(n_rounds) for name in rng.permutation(faults)][:n_faults]
-    if n < 4:  # too few for a copy and its original
-        fault_names = [name for name in fault_names if name not in COPIES]
-    copy_names = [name for name in fault_names if name in COPIES]
-    foreign_names = [name for name in fault_names if name in FOREIGN]
-    faulty_frames = [name for name in fault_names if name not in COPIES and name not in FOREIGN]
-    frames = [str(name) for name in rng.permutation(faulty_frames + [""] * (n - len(fault_names)))]
-
-    files = []
-    for stack in range(0 if n < 16 else max(2, n // 36)):
-        length = int(rng.integers(2, 6)) if len(frames) > 12 else 2
-        # An operator does not put a bar on one frame of a stack.
-        stack_frames = [name for name in frames if name not in ("banner", "scale_bar")][:length]
-        for name in stack_frames:
-            frames.remove(name)
-        session_index = stack % len(session_plans)
-        files.append(File(session_index, session_plans[session_index].stack_format, tuple(stack_frames)))
-    for number, fault in enumerate(frames + foreign_names):
-        session_index = number % len(session_plans)
-        options = session_plans[session_index].formats
-        format_ = options[number // len(session_plans) % len(options)]
-        if fault in FOREIGN:
-            format_ = str(rng.choice(["tiff", "png"] if fault == "diffraction" else ["jpeg", "png"]))
-        elif fault in LOSSLESS_ONLY and format_ == "jpeg":
-            format_ = "png"
-        files.append(File(session_index, format_, (fault,)))
-    good_file_numbers = [number for number, file in enumerate(files) if file.frames == ("",)]
-    for name in copy_names:
-        original = int(rng.choice(good_file_numbers))
-        # A duplicate turns up on another drive, a near-duplicate beside its original.
-        session_index = int(rng.integers(len(session_plans))) if name == "duplicate" else files[original].session_index
-        files.append(File(session_index, files[original].format, (name,), original))
-    return files
 
 
 def format_file_path(file: File, number: int, session: SessionPlan) -> str:
@@ -249,7 +212,7 @@ def _draw_file_content(rng: np.random.Generator, file: File, session: SessionPla
             clear=True,
             dtype=dtype,
             nm_per_pixel=nm_per_pixel,
-            **session.choices,
+            **session.draw_choices(rng),
         )
         nm_per_pixel = sample.nm_per_pixel  # one a file: what the first frame drew holds for the rest
         severity = round(float(rng.uniform(1.0, 1.4)), 2) if fault else 0.0

@@ -13,10 +13,12 @@ FAMILIES = {
     "sem-texture": textures.draw_texture,
     "hrtem-particles": hrtem.draw_hrtem_particles,
 }
+FOIL = "foil"  # one specimen: an archive of it has one session, and the same density in all images
 PROFILES = {
     **{name: {name: 1.0} for name in FAMILIES},
     "mixed": {"cavity-tem": 0.4, "nanoparticle-tem": 0.3, "atomic-stem": 0.15, "sem-texture": 0.15},
     "demo": {"cavity-tem": 0.5, "nanoparticle-tem": 0.3, "atomic-stem": 0.1, "sem-texture": 0.1},
+    FOIL: {"cavity-tem": 1.0},
 }
 CLEAR_CONTRAST = {"cavity-tem": (0.3, 1.1), "nanoparticle-tem": (0.6, 3.0)}
 UNEXPOSED = ("hrtem-particles",)  # families that draw the dose per area, not per pixel

@@ -1,6 +1,6 @@
 """Sessions at the microscope: folders with odd names, one camera and one specimen each, and the files lying about."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +38,10 @@ _PIXELS = {
     "hrtem-particles": (0.08, 0.2),
 }
 _ONE_MAGNIFICATION = ("atomic-stem", "hrtem-particles")  # families of which a session has one magnification
+# The foil: objects that a microscopist would count, at one magnification, in files that state their pixel size.
+_FOIL = {"folder": "Fe-9Cr foil 2", "shape": (512, 512), "formats": ("fei", "imagej"), "nm_per_pixel": 0.4}
+_FOIL_CAVITIES = {"facet": None, "median_radius_px": 10.0, "sigma_log": 0.3}
+_FOIL_COUNT = 60  # mean number of cavities in an image of the foil
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,7 @@ class SessionPlan:
     pattern: str
     instrument: str
     day: str
+    mean_count: float | None = None  # of the objects of an image of a uniform specimen; None: the family's own rule
 
     def format_file_name(self, number: int) -> str:
         """A name without suffix, unique in the folder for each `number`."""
@@ -69,7 +74,12 @@ class SessionPlan:
         step = float(rng.choice([0.5, 1.0, 2.0], p=[0.15, 0.7, 0.15]))
         if self.nm_per_pixel is None:
             return None
-        return self.nm_per_pixel * (1.0 if self.micrograph_family in _ONE_MAGNIFICATION else step)
+        is_fixed = self.micrograph_family in _ONE_MAGNIFICATION or self.mean_count is not None
+        return self.nm_per_pixel * (1.0 if is_fixed else step)
+
+    def draw_choices(self, rng: np.random.Generator) -> dict:
+        """Arguments of the family's draw function for one image."""
+        return self.choices if self.mean_count is None else self.choices | {"n": int(rng.poisson(self.mean_count))}
 
 
 def plan_sessions(
@@ -114,6 +124,13 @@ def plan_sessions(
             )
         )
     return session_plans
+
+
+def plan_foil(rng: np.random.Generator, shape: tuple[int, int] | None) -> list[SessionPlan]:
+    """One session with images of one irradiated foil, whose cavities have the same density everywhere."""
+    (session,) = plan_sessions(rng, {"cavity-tem": 1.0}, 1, shape)
+    foil = _FOIL | ({"shape": tuple(shape)} if shape else {})
+    return [replace(session, choices=dict(_FOIL_CAVITIES), mean_count=_FOIL_COUNT, **foil)]
 
 
 def write_non_micrographs(out: Path, rng: np.random.Generator, session_plans: list[SessionPlan]) -> list[dict]:

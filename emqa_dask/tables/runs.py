@@ -34,7 +34,7 @@ ALARMS = define_schema(
         "threshold": (
             pa.float64(),
             "Limit of this logarithm: that at which a session without drift raises an alarm with at most the "
-            "probability `emqa watch --false-alarms`, however long it is.",
+            "probability `emqa watch --false-alarms`.",
         ),
         "n_images": (pa.int64(), "Number of images of the session up to the alarm."),
         "first_uri": (pa.string(), "Path in the archive of the first image that the drift shows in."),

@@ -42,6 +42,11 @@ def list_prediction_findings(rows: pd.DataFrame, is_open: pd.Series, settings: T
             make_findings(is_open & rows["is_nm_per_pixel_suspect"], "pixel_size_suspect", _describe_pixel_size(rows)),
             make_findings(is_empty, "no_detections", MEANINGS["no_detections"]),
             make_findings(is_complete & rows["is_capped"], "too_many_blobs", _describe_cap(rows)),
+            make_findings(
+                is_complete & rows["detector_agreement"].lt(settings.min_agreement),
+                "detectors_disagree",
+                _describe_agreement(rows, settings),
+            ),
             _list_f1_findings(rows, is_complete & ~is_out & ~is_empty, settings),
             make_findings(
                 is_complete & rows["predicted_loss"].gt(MIN_LOSS), "imaging_conditions", describe_loss(rows, settings)
@@ -95,6 +100,13 @@ def _describe_cap(rows: pd.DataFrame) -> pd.Series:
     return (
         "The detector stopped at its cap with " + n_detections + " detections, so objects are missing from the count."
     )
+
+
+def _describe_agreement(rows: pd.DataFrame, settings: Triage) -> pd.Series:
+    # Rounded away from trust: 0.299 is below a limit of 0.3.
+    agreement = format_numbers("{:.2f}", np.floor(rows["detector_agreement"] * 100 + 1e-6) / 100)
+    limit = f"(F1), and the limit is {settings.min_agreement:g}"
+    return "Agreement of the detector with the others of the run is " + agreement + f" {limit}."
 
 
 def describe_f1(rows: pd.DataFrame, settings: Triage) -> pd.Series:

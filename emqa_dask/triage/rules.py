@@ -75,6 +75,7 @@ RULES = (
     Rule("too_many_blobs", "review", "The detector stopped at its cap, so objects are missing from the count."),
     Rule("no_prediction", "review", "No F1 could be predicted."),
     Rule("low_predicted_f1", "review", "The probability that F1 reaches the limit is lower than trust asks for."),
+    Rule("detectors_disagree", "review", "The detector and the others of the run find other objects."),
     Rule("uncertain_class", "review", "The classifier is less certain of the class than the limit for referral asks."),
     Rule(CHECK_FAILED, "review", "A custom check failed on the image, so its limit says nothing."),
     Rule(UNLISTED, "review", "A flag that this version has no rule for."),

@@ -20,6 +20,7 @@ def estimate_specimen(
     grouping: str = "all",
     probabilities: str = "",
     out: str = "",
+    show: Sequence[str] = (),
 ) -> Run:
     """Run with estimates of density, sizes and swelling from labels of some and detections in all images.
 
@@ -39,6 +40,8 @@ def estimate_specimen(
         CSV file with uri and review_probability of the labelled images.
     out : str, optional
         File to write, ``.parquet`` or ``.csv``. Default: ``estimates.parquet`` in the workspace.
+    show : sequence of str, default ()
+        Quantities that are printed, such as ``density``. Default: all.
 
     Returns
     -------
@@ -48,9 +51,10 @@ def estimate_specimen(
     Raises
     ------
     ValueError
-        If there is no workspace, or the labels do not fit its images.
+        If there is no workspace, no such quantity, or the labels do not fit its images.
     """
     options = {"labels": list_texts(labels), "grouping": grouping, "probabilities": str(probabilities), "out": str(out)}
+    options["show"] = list_texts(show)
     call_verb(measure_verbs.run_estimate, "estimate", workspace=str(workspace), settings=settings, **options)
     return open_run(workspace)
 

@@ -7,7 +7,9 @@ from emqa_dask.settings import Settings
 from emqa_dask.verbs.call import call_verb, list_texts
 
 
-def synthesise_archive(out: str, profile: str = "demo", n: int = 60, seed: int = 0, *, dose_factor: float = 1.0) -> str:
+def synthesise_archive(
+    out: str, profile: str = "demo", n: int = 60, seed: int = 0, *, dose_factor: float = 1.0, labels: int = 0
+) -> str:
     """Folder of synthetic micrographs with known answers, which are in ``OUT.truth``. The verb `synthesise`.
 
     Parameters
@@ -22,6 +24,8 @@ def synthesise_archive(out: str, profile: str = "demo", n: int = 60, seed: int =
         The same seed gives the same archive.
     dose_factor : float, default 1.0
         Multiplies every dose of the profile hrtem-particles: the same specimens, acquired again.
+    labels : int, default 0
+        Number of random micrographs of cavities and particles whose objects ``OUT.truth/labels.json`` has.
 
     Returns
     -------
@@ -31,9 +35,10 @@ def synthesise_archive(out: str, profile: str = "demo", n: int = 60, seed: int =
     Raises
     ------
     ValueError
-        If there is no such profile, it takes no `dose_factor`, or `out` is not empty.
+        If there is no such profile, it takes no `dose_factor`, it has fewer such micrographs than `labels`, or `out`
+        is not empty.
     """
-    choices = {"profile": profile, "n": n, "seed": seed, "dose_factor": dose_factor}
+    choices = {"profile": profile, "n": n, "seed": seed, "dose_factor": dose_factor, "labels": labels}
     call_verb(machine_verbs.run_synthesise, "synthesise", out=str(out), **choices)
     return str(out)
 

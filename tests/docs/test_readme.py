@@ -15,6 +15,7 @@ from emqa_dask.cli.arguments import build_parser
 REPOSITORY = Path(__file__).parents[2]
 README = (REPOSITORY / "README.md").read_text()
 MAKEFILE = (REPOSITORY / "Makefile").read_text()
+N_FIRST = 2  # commands of the first step of the demo, whose output is the first block
 TOLERANCE = 2  # images whose verdict may differ on another processor
 
 
@@ -60,7 +61,7 @@ def test_links_of_the_readme_lead_somewhere():
 def demo_commands() -> list[list[str]]:
     """The emqa commands of `make demo`."""
     recipe = re.search(r"^demo:.*?\n((?:\t.*\n)+)", MAKEFILE, re.M)[1]
-    lines = [line.strip() for line in recipe.splitlines() if "emqa" in line]
+    lines = [line.strip() for line in recipe.splitlines() if "$(BIN)/emqa" in line]
     return [shlex.split(line.replace("$(BIN)/emqa", "").replace("$(DEMO)", "demo")) for line in lines]
 
 
@@ -71,19 +72,28 @@ def mask(line: str) -> str:
     return re.sub(r"[\d.,]+/s", "#/s", line)
 
 
+def mask_numbers(line: str) -> str:
+    """`line` without its numbers: fits and forests differ in their last digits on another processor."""
+    return re.sub(r"\d[\d,.]*", "#", line)
+
+
 @pytest.mark.real
 def test_the_output_of_make_demo_is_current(tmp_path):
-    lines = []
-    for words in demo_commands():
+    first_lines: list[str] = []
+    later_lines: list[str] = []
+    for number, words in enumerate(demo_commands()):
         command = [sys.executable, "-m", "emqa_dask", *words]
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
         shown = [line for line in done.stderr.splitlines() if re.match("(survey|choose|triage): ", line)]
+        lines = first_lines if number < N_FIRST else later_lines
         lines += done.stdout.splitlines() + shown
-    expected = next(block for block in blocks("text") if block.startswith("72 micrographs")).splitlines()
+    first, later = (block.splitlines() for block in blocks("text")[:2])
     verdict = re.compile(r"  (\w+) +([\d,]+)")
-    counts = {match[1]: int(match[2]) for line in lines if (match := verdict.match(line))}
-    for line in expected:
+    counts = {match[1]: int(match[2]) for line in first_lines if (match := verdict.match(line))}
+    for line in first:
         if match := verdict.match(line):
             assert counts[match[1]] == pytest.approx(int(match[2]), abs=TOLERANCE), line
         else:
-            assert mask(line) in {mask(other) for other in lines}, line
+            assert mask(line) in {mask(other) for other in first_lines}, line
+    for line in later:
+        assert mask_numbers(line) in {mask_numbers(other) for other in later_lines}, line

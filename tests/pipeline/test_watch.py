@@ -16,8 +16,9 @@ import tifffile
 
 from emqa_dask import tables
 from emqa_dask.pipeline.commands.triage import triage_archive
-from emqa_dask.pipeline.commands.watch import WatchOptions, watch
+from emqa_dask.pipeline.commands.watch import watch
 from emqa_dask.pipeline.commands.watch_alarms import QUANTITIES, SessionAlarms
+from emqa_dask.pipeline.commands.watch_options import WatchOptions
 from emqa_dask.pipeline.commands.webhook import Webhook
 from emqa_dask.pipeline.workspace.settled_files import SettledFiles
 from emqa_dask.pipeline.workspace.stages import list_run_folders
@@ -136,6 +137,26 @@ def test_a_half_written_file_gives_one_verdict(tmp_path):
     assert [record["uri"] for record in records] == ["a.tif"]
     row = parts.load_table(Workspace(str(root)).triage, tables.TRIAGE).iloc[0]
     assert (row["status"], row["content_sha256"]) == ("ok", hashlib.sha256(content).hexdigest())
+
+
+def test_no_verdict_on_half_a_file_while_it_grows(tmp_path):
+    folder, root = tmp_path / "scans", tmp_path / "ws"
+    write_image(tmp_path / "whole.tif", 3)
+    content = (tmp_path / "whole.tif").read_bytes()
+    folder.mkdir()
+    options = WatchOptions(every_s=0.05, settle_s=0.2, is_json=True)  # half a file is shown after 2 s
+
+    def write_slowly():
+        (folder / "a.tif").write_bytes(content[: len(content) // 2])
+        time.sleep(1)
+        for n_bytes in range(len(content) // 2, len(content), len(content) // 60):
+            (folder / "a.tif").write_bytes(content[:n_bytes])
+            time.sleep(0.1)
+        (folder / "a.tif").write_bytes(content)
+
+    threading.Thread(target=write_slowly).start()
+    records, _ = watch_until(folder, root, 1, options=options)
+    assert [record["verdict"] != "unknown" for record in records] == [True]
 
 
 def test_a_folder_that_disappears_is_waited_for(tmp_path, monkeypatch):

@@ -6,7 +6,7 @@ import pytest
 
 from emqa_dask import boxes, models
 from emqa_dask.featurise.detections import detection_features
-from emqa_dask.predict import quality_fit, quality_model, regressors
+from emqa_dask.predict import quality_files, quality_fit, quality_model, regressors
 from emqa_dask.predict.calibration import calibrate_quality_model, write_calibration
 from emqa_dask.predict.predictions import predict_images
 from emqa_dask.predict.regressors import fit_regressor
@@ -107,6 +107,62 @@ def test_the_report_has_all_protocols_side_by_side(fifty):
     assert (report["mae"] <= report["rmse"]).all()
     assert fifty[0].candidate_errors["is_chosen"].sum() == 1
     assert 0 < fifty[1] < 200  # models fitted: 158
+
+
+@pytest.fixture(scope="module")
+def agreeing(made):
+    """A calibration where the agreement with two other detectors is the true F1, and its features."""
+    features, truth = made
+    features = features.assign(detector_agreement=truth["true_f1"].to_numpy())
+    others = ("net b", "net a")
+    return calibrate_quality_model(features, truth[:40], iou_threshold=0.3, agreement_detectors=others), features
+
+
+def test_agreement_that_equals_f1_is_used_and_predicts_it(made, agreeing):
+    calibration, features = agreeing
+    errors = calibration.candidate_errors.set_index("candidate")
+    assert errors.index[errors["is_chosen"]][0].endswith(" with agreement")
+    assert errors["mae"]["few features with agreement"] < 0.5 * errors["mae"]["few features"]
+    assert calibration.model.agreement_detectors == ("net a", "net b")
+    predicted = quality_model.predict_quality(calibration.model, features[40:])["predicted_f1"].to_numpy()
+    assert np.abs(predicted - made[1]["true_f1"][40:].to_numpy()).mean() < 0.02
+
+
+def test_agreement_that_is_noise_is_tried_and_left_out(made):
+    features, truth = made
+    noise = np.random.default_rng(4).uniform(size=len(features))
+    features = features.assign(detector_agreement=noise)
+    calibration = calibrate_quality_model(features, truth[:40], iou_threshold=0.3, agreement_detectors=("other",))
+    assert calibration.candidate_errors["candidate"].str.endswith(" with agreement").sum() == 2
+    assert "detector_agreement" not in calibration.model.columns
+    assert calibration.model.agreement_detectors == ()
+
+
+def test_unknown_agreement_is_neither_tried_nor_used_to_predict(made, agreeing):
+    calibration, features = agreeing
+    unknown = features.assign(detector_agreement=features["detector_agreement"].where(features.index > 0))
+    other = calibrate_quality_model(unknown, made[1][:40], iou_threshold=0.3, agreement_detectors=("other",))
+    assert not other.candidate_errors["candidate"].str.contains("agreement").any()
+    rows = quality_model.predict_quality(calibration.model, unknown[:2])
+    assert rows["evidence"].tolist() == ["none", "detections"]
+    assert np.isnan(rows["predicted_f1"][0])
+
+
+def test_a_base_compares_with_the_same_detectors(made, agreeing):
+    calibration, features = agreeing
+    with pytest.raises(ValueError, match="compares net with net a, net b, the features with log"):
+        calibrate_quality_model(
+            features, made[1][:40], base=calibration.model, iou_threshold=0.3, agreement_detectors=("log",)
+        )
+
+
+def test_the_card_names_the_detectors_that_agreement_compares(agreeing, tmp_path):
+    calibration, features = agreeing
+    write_calibration(calibration, tmp_path, "net-calibrated")
+    assert models.read_model_card(tmp_path)["quality_model"]["agreement_detectors"] == ["net a", "net b"]
+    stored = quality_files.read_quality_model(tmp_path)
+    predicted = [quality_model.predict_quality(model, features[40:]) for model in (stored, calibration.model)]
+    pd.testing.assert_frame_equal(*predicted)
 
 
 def test_the_order_of_labels_changes_nothing(made, fifty):

@@ -18,6 +18,7 @@ STRICT = Triage(trust_f1=0.7)
 SEEDS = st.integers(0, 2**31)
 RANKS = {rule.code: rank for rank, rule in enumerate(RULES)}
 JUNK = {rule.code for rule in RULES if rule.verdict == "junk"}
+EVIDENCE = ("micrograph_id", "n_detections", "is_capped", "detector_agreement")
 NOTES = {rule.code for rule in RULES if rule.verdict == "note"}
 
 
@@ -33,7 +34,7 @@ def one_image(**values) -> dict[str, pd.DataFrame]:
     return {
         "catalog": frame[[c for c in tables.CATALOG.names if c in frame]],
         "micrographs": frame[[c for c in (*tables.MICROGRAPHS.names, "is_nm_per_pixel_suspect") if c in frame]],
-        "features": frame[[c for c in ("micrograph_id", "n_detections", "is_capped") if c in frame]],
+        "features": frame[[c for c in EVIDENCE if c in frame]],
         "predictions": frame.reindex(columns=tables.PREDICTIONS.names),
         "flags": tables.empty(tables.FLAGS),
     }
@@ -162,6 +163,16 @@ def test_an_explanation_never_contradicts_its_verdict_by_rounding():
     assert "a probability of 0.89; trust asks for 0.9" in row["explanation"]
     row = decide_archive(**one_image(ood_distance=1.0001), settings=STRICT).iloc[0]
     assert "is 1.01, and the limit is 1" in row["explanation"]
+
+
+@pytest.mark.parametrize(
+    ("agreement", "limit", "reasons"),
+    [(0.3, 0.3, []), (0.2999, 0.3, ["detectors_disagree"]), (0.0, 0.0, []), (np.nan, 1.0, [])],
+)
+def test_detectors_that_disagree_below_the_limit_ask_for_review(agreement, limit, reasons):
+    row = decide_archive(**one_image(detector_agreement=agreement), settings=Triage(min_agreement=limit)).iloc[0]
+    assert (row["verdict"], row["reasons"]) == ("review" if reasons else "trust", reasons)
+    assert ("of the run is 0.29 (F1), and the limit is 0.3." in row["explanation"]) == bool(reasons)
 
 
 def test_other_kinds_of_objects_are_named():

@@ -10,6 +10,7 @@ from emqa_dask.pipeline.tasks.map_tiles import make_tiles_together
 from emqa_dask.pipeline.tasks.measure_objects import MEASUREMENT_TABLES, make_measurements_together
 from emqa_dask.pipeline.tasks.predict import make_evidence_together, make_predictions_together
 from emqa_dask.pipeline.workspace import micrograph_ledger
+from emqa_dask.pipeline.workspace.quality_models import fits_detectors
 from emqa_dask.run.executor import Executor
 from emqa_dask.run.task import Task
 from emqa_dask.settings import Settings
@@ -41,7 +42,7 @@ BUNDLES = (
 
 
 def say_unfit_models(settings: Settings, say: Callable[[str], None]) -> None:
-    """Reports the models for another score floor: they predict no detection of this run."""
+    """Reports the models for another score floor or beside other detectors: they predict no detection of this run."""
     floor = settings.featurise.score_floor
     for model in settings.predict.models:
         detector, model_floor = models.read_detector_and_floor(model)
@@ -49,6 +50,13 @@ def say_unfit_models(settings: Settings, say: Callable[[str], None]) -> None:
             say(
                 f"{model} knows {detector} at a score floor of {model_floor:g}, this run has {floor:g}: it predicts "
                 "nothing here; `emqa calibrate` fits a model to this floor"
+            )
+        if not fits_detectors(model, settings.detect):
+            others = models.read_agreement_detectors(model)
+            options = " ".join(f"--detector {name}" for name in (detector, *others))
+            say(
+                f"{model} looks at the agreement of {detector} with {', '.join(others)}, and this run has other "
+                f"detectors: it predicts nothing here; name exactly these: {options}"
             )
 
 

@@ -16,6 +16,7 @@ from emqa_dask.pipeline.workspace.labelled_micrographs import (
     list_measured_partitions,
     read_table,
 )
+from emqa_dask.pipeline.workspace.quality_models import fits_detectors, list_other_detectors
 from emqa_dask.predict import calibration, quality_model
 from emqa_dask.predict.detection_choice import DetectionChoice, choose_detection
 from emqa_dask.predict.forest import select_feature_values
@@ -85,6 +86,7 @@ def calibrate_run(
         base=base.model,
         iou_threshold=matching[0],
         rule=matching[1],
+        agreement_detectors=list_other_detectors(choice.detector, settings.detect),
     )
     result.notes.extend(_list_notes(labelled, sessions, failed))
     sample = _read_sample(workspace, labelled, chosen_settings, choice.detector)
@@ -108,7 +110,7 @@ def find_base(name: str, labelled: LabelledMicrographs, settings: Settings) -> B
                 names.append(card[BASE_KEY])
             continue
         detector, floor = models.read_detector_and_floor(model)
-        if detector == name:
+        if detector == name and fits_detectors(model, settings.detect):
             candidates.append((floor != settings.featurise.score_floor, model))
     if not candidates:
         return Base(None, "")

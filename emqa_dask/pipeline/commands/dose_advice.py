@@ -55,7 +55,7 @@ class DoseAdvice(NamedTuple):
 def read_advice(workspace: Workspace, settings: Settings) -> DoseAdvice:
     """The advice of a workspace's triage table; empty where no quality model has a response surface."""
     advice = DoseAdvice()
-    if find_surfaces(settings.predict.models, settings.featurise.score_floor):
+    if find_surfaces(settings):
         for rows in parts.iterate_table(workspace.triage, tables.TRIAGE, COLUMNS):
             advice = advice.add(rows, settings.triage.trust_probability)
     return advice

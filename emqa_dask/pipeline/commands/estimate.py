@@ -17,7 +17,7 @@ from emqa_dask.pipeline.commands.estimate_images import (
     read_images,
 )
 from emqa_dask.pipeline.commands.estimate_quality import compute_quality
-from emqa_dask.pipeline.commands.estimate_report import describe_group
+from emqa_dask.pipeline.commands.estimate_report import TITLES, describe_group
 from emqa_dask.pipeline.workspace.labels import read_matched_labels
 from emqa_dask.pipeline.workspace.reviewed import REVIEWED, read_reviewed_sample
 from emqa_dask.pipeline.workspace.sample_names import NO_SAMPLE, make_grouping
@@ -39,6 +39,7 @@ def estimate(
     grouping: str = ALL_IMAGES,
     probabilities: str = "",
     out: str = "",
+    show: Sequence[str] = (),
     say: Say = print,
 ) -> int:
     """Exit code 0. Estimates quantities of the covered images of each group and writes tables.ESTIMATES.
@@ -47,9 +48,10 @@ def estimate(
     archive, or the word `reviewed` for the decisions on the images of the plan. `grouping`: all, an entry of
     report.samples (session, folder, a CSV file ...), or sample for the first of these. `probabilities`: a CSV file with
     the columns uri and review_probability of the labelled images; a CSV file of labels may have the column itself.
-    `out`: a .parquet or .csv file, by default estimates.parquet in the workspace.
-    Raises ValueError for labels of other images, labelled images without a review probability where others have one,
-    and where no group has an estimate.
+    `out`: a .parquet or .csv file, by default estimates.parquet in the workspace. `show`: the quantities that are said,
+    by default all.
+    Raises ValueError for an unknown quantity, labels of other images, labelled images without a review probability
+    where others have one, and where no group has an estimate.
     """
     marker.read_source(root)
     paths = [labels] if isinstance(labels, str) else list(labels)
@@ -59,6 +61,8 @@ def estimate(
         replace(settings, {"report": {"samples": (grouping,)}}, "--by")  # SettingsError for what is none
     if out and not out.lower().endswith((".parquet", ".csv")):
         raise ValueError(f"--out {out}: give a file that ends with .parquet or .csv")
+    if unknown := [name for name in show if name not in TITLES]:
+        raise ValueError(f"--show {unknown[0]}: give one of {', '.join(TITLES)}")
     workspace = Workspace(root)
     images = read_images(workspace, settings)
     if grouping == ALL_IMAGES:
@@ -76,7 +80,7 @@ def estimate(
         chances = _read_chances(probabilities, paths, images, matched)
     say(_describe_labels(images, matched))
     quality = compute_quality(workspace, settings, images, matched)
-    rows = _estimate_groups(images, matched, quality, rejected, chances, settings, say)
+    rows = _estimate_groups(images, matched, quality, rejected, chances, settings, show, say)
     table = tables.conform([{"grouping": grouping} | row for row in rows], tables.ESTIMATES)
     target = out or workspace.estimates
     if target.lower().endswith(".csv"):
@@ -110,6 +114,7 @@ def _estimate_groups(
     rejected: list[str],
     chances: dict[str, float] | None,
     settings: Settings,
+    show: Sequence[str],
     say: Say,
 ) -> list[dict]:
     """Rows of tables.ESTIMATES of all groups, which are also told.
@@ -139,7 +144,7 @@ def _estimate_groups(
         group_images = images.iloc[positions]
         group = make_group(group_images, predicted_totals[positions], true_totals, chances)
         group_rows = [{"sample": name} | row for row in estimate_group(group, has_boxes, _get_uncertainty(measure))]
-        for line in describe_group(name, group_images, group_rows):
+        for line in describe_group(name, group_images, group_rows, show):
             say(line)
         rows += group_rows
     return rows

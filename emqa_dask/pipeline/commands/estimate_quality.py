@@ -8,6 +8,7 @@ import pandas as pd
 from emqa_dask import models
 from emqa_dask.pipeline.commands.calibrate_fit import MATCHING
 from emqa_dask.pipeline.workspace.labelled_micrographs import read_table
+from emqa_dask.pipeline.workspace.quality_models import select_fitting_models
 from emqa_dask.predict.predictions import load_quality_model
 from emqa_dask.predict.sparse_truth import compute_point_quality
 from emqa_dask.predict.true_quality import compute_true_quality
@@ -57,7 +58,7 @@ def compute_quality(
 
 def _find_matching(detector: str, settings: Settings) -> tuple[str, float]:
     """Rule and IoU of the first quality model of the detector that was fitted to boxes; MATCHING without one."""
-    for name in settings.predict.models:
+    for name in select_fitting_models(settings.predict.models, settings.detect):
         if models.read_detector_and_floor(name)[0] == detector:
             model = load_quality_model(name)
             if model.rule not in RULES:

@@ -1,7 +1,7 @@
 """Estimates of a group as lines of text."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import pandas as pd
 
@@ -20,13 +20,15 @@ UNITS = {"per_um2": " per um^2", "per_mpx": " per 10^6 px", "percent": " %", "nm
 MIN_SPREAD = 1.05  # largest pixel size by smallest, from which a group has mixed pixel sizes
 
 
-def describe_group(name: str, images: pd.DataFrame, rows: list[dict]) -> Iterator[str]:
-    """Lines about a group: its images, a line per quantity, the assumption and further labels."""
+def describe_group(name: str, images: pd.DataFrame, rows: list[dict], show: Collection[str] = ()) -> Iterator[str]:
+    """Lines about a group: its images, each quantity of `show` (empty: all), the assumption and further labels."""
     cover = images["cover"]
     causes = ", ".join(f"{n:,} {cause}" for cause, n in cover[cover.ne("")].value_counts().items())
     yield f"{name}: {cover.eq('').sum():,} images" + (f"; not covered: {causes}" if causes else "")
     yield from _describe_pixel_sizes(images[cover.eq("")])
     for row in rows:
+        if show and row["quantity"] not in show:
+            continue
         yield f"  {TITLES[row['quantity']]}: {_describe_row(row)}"
     for assumption in dict.fromkeys(row["assumption"] for row in rows if row["assumption"]):
         yield f"  assumption: {assumption}"

@@ -139,6 +139,7 @@ def check_models(settings: Settings, steps: Collection[str], say: Say) -> None:
     """Raises an error, with the remedy, for a missing or damaged model of `steps`; reports models that do not fit."""
     if not steps:
         raise SettingsError("nothing is classified without a model: give --classifier MODEL_DIR")
+    preconditions.verify_agreement(settings)
     preconditions.verify_models(settings, steps)
     if settings.classify.model:
         from emqa_dask.classify import classifier_card as classifier_cards

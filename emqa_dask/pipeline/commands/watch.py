@@ -19,6 +19,7 @@ from emqa_dask.pipeline.commands.report import RunFacts, report
 from emqa_dask.pipeline.commands.triage import check_models, check_workspace
 from emqa_dask.pipeline.commands.watch_alarms import SessionAlarms
 from emqa_dask.pipeline.commands.watch_lines import format_alarm, format_verdict
+from emqa_dask.pipeline.commands.watch_options import WatchOptions
 from emqa_dask.pipeline.commands.watch_verdicts import decide_files
 from emqa_dask.pipeline.commands.webhook import Webhook
 from emqa_dask.pipeline.workspace import journal, preconditions
@@ -40,27 +41,6 @@ RETRY_S = 5.0  # between looks at an archive that cannot be listed
 MAX_LAST_REPORT_S = 4.0  # that the last report took: Ctrl-C ends within 8 s
 HOLD_SETTLES = 10  # times the settling time that a file which cannot be read may still grow before its verdict is shown
 STEPS_OF_BATCH = tuple(step for step in STEPS if step != "report")
-
-
-@dataclass(frozen=True)
-class WatchOptions:
-    """How an archive is watched; all times in s."""
-
-    every_s: float = 0.5  # between looks at the archive
-    settle_s: float = 1.0  # that a file's size and date have to stay the same
-    report_every_s: float = 60.0  # between reports, while there are new files
-    gap_s: float = 1800.0  # without images, which ends a session
-    false_alarms: float = 0.01  # probability of an alarm in a session without drift
-    webhook: str = ""  # URL that alarms are sent to
-    is_json: bool = False  # verdicts and alarms as lines of JSON
-
-    def check(self) -> None:
-        """Raises ValueError for what cannot be."""
-        for name in ("every_s", "settle_s", "report_every_s", "gap_s"):
-            if not 0 < getattr(self, name) < 1e8:
-                raise ValueError(f"{name.removesuffix('_s')} {getattr(self, name):g}: give a number of seconds above 0")
-        if not 0 < self.false_alarms < 1:
-            raise ValueError(f"false_alarms {self.false_alarms:g}: give a probability between 0 and 1")
 
 
 def watch(
@@ -183,9 +163,11 @@ class _Watcher:
         scan_s = time.monotonic() - start_s
         for start in range(0, len(entries), MAX_BATCH):
             self._judge(entries[start : start + MAX_BATCH])
-        for uri in [uri for uri, (due_s, *_) in self._unreadable.items() if due_s <= time.monotonic()]:
-            _, row, dates_s = self._unreadable.pop(uri)
-            self._show_verdict(row, dates_s)
+        due_uris = [uri for uri, (due_s, *_) in self._unreadable.items() if due_s <= time.monotonic()]
+        for uri in due_uris:
+            if not self.files.is_waiting(uri):  # a version that is being written gets the verdict
+                _, row, dates_s = self._unreadable.pop(uri)
+                self._show_verdict(row, dates_s)
         pause_s = max(self.options.report_every_s, REPORT_SHARE * self._report_took_s)
         if self._has_news and time.monotonic() - self._last_report_s >= pause_s:
             self._write_report()

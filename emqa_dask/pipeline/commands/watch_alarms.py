@@ -1,5 +1,6 @@
 """Alarms of a watched archive: sessions by instrument, folder and gaps in time, and a test of each for drift."""
 
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -15,7 +16,7 @@ from emqa_dask.pipeline.workspace.stages import SCHEMAS, list_run_folders
 from emqa_dask.settings import Settings
 from emqa_dask.store import digests, parts
 from emqa_dask.store.layout import Workspace
-from emqa_dask.uncertainty.exchangeability import Change, DriftTest
+from emqa_dask.uncertainty.exchangeability import MAX_IMAGES, Change, DriftTest
 
 QUANTITIES = (*FEATURE_QUANTITIES, "predicted_f1")  # each image's, that are tested for drift
 IMAGE_COLUMNS = ["micrograph_id", "uri", "instrument", "magnification", "acquired", "partition", "content_sha256"]
@@ -30,7 +31,8 @@ class _Session:
     name: str
     last_s: float  # time of its last image, s since the epoch
     test: DriftTest
-    recent_uris: list[str] = field(default_factory=list)  # of its images, since the test has started
+    # of its images since the test has started
+    recent_uris: deque[str] = field(default_factory=lambda: deque(maxlen=MAX_IMAGES))
 
 
 class SessionAlarms:
@@ -77,7 +79,7 @@ class SessionAlarms:
                 change = session.test.add({name: image[name] for name in QUANTITIES})
                 if change:
                     yield self._make_alarm(session, change)
-                    session.recent_uris = []
+                    session.recent_uris.clear()
 
     def _read_images(self, rows: pd.DataFrame, names: list[str]) -> pd.DataFrame:
         """`rows` with QUANTITIES and time_s, that of the acquisition or else of the file."""

@@ -1,7 +1,6 @@
 """F1 that micrographs lose by their imaging conditions, by the response surfaces on the cards of quality models."""
 
 import functools
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +8,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from emqa_dask import models
+from emqa_dask.pipeline.workspace.quality_models import select_fitting_models
 from emqa_dask.response_surface import (
     DOSE_FACTOR,
     ResponseSurface,
@@ -23,7 +23,7 @@ def compute_losses(rows: pd.DataFrame, settings: Settings) -> dict[str, NDArray[
     """Columns predicted_loss and dose_gain (n,) of rows of triage.rows.ROWS; NaN without a surface for the detector."""
     loss = np.full(len(rows), np.nan)
     gain = np.full(len(rows), np.nan)
-    for detector, surface in find_surfaces(settings.predict.models, settings.featurise.score_floor).items():
+    for detector, surface in find_surfaces(settings).items():
         positions = np.flatnonzero(rows["detector"].eq(detector))
         if len(positions):
             f1 = predict_f1_at_doses(surface, rows.iloc[positions], (1.0, DOSE_FACTOR))
@@ -32,12 +32,12 @@ def compute_losses(rows: pd.DataFrame, settings: Settings) -> dict[str, NDArray[
     return {"predicted_loss": loss, "dose_gain": gain}
 
 
-def find_surfaces(names: Sequence[str], score_floor: float) -> dict[str, ResponseSurface]:
-    """Detector -> surface of the first of the models `names` that was fitted for it at the score floor."""
+def find_surfaces(settings: Settings) -> dict[str, ResponseSurface]:
+    """Detector -> surface of the first quality model that predicts for it: fitted at the run's score floor."""
     surfaces: dict[str, ResponseSurface | None] = {}
-    for name in names:
+    for name in select_fitting_models(settings.predict.models, settings.detect):
         detector, own_floor = models.read_detector_and_floor(name)
-        if own_floor == score_floor and detector not in surfaces:
+        if own_floor == settings.featurise.score_floor and detector not in surfaces:
             directory = models.locate_model(name)
             surfaces[detector] = _load_surface(directory, models.digest_model_card(directory))
     return {detector: surface for detector, surface in surfaces.items() if surface is not None}

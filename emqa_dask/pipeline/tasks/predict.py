@@ -9,6 +9,7 @@ import pandas as pd
 from emqa_dask import tables
 from emqa_dask.pipeline.workspace.detector_choices import read_choices
 from emqa_dask.pipeline.workspace.failures import read_failed_ids
+from emqa_dask.pipeline.workspace.quality_models import select_fitting_models
 from emqa_dask.pipeline.workspace.stages import SCHEMAS, list_run_folders
 from emqa_dask.run.supervise import Call, call_directly
 from emqa_dask.settings import Settings
@@ -47,7 +48,7 @@ def predict_rows(rows: pd.DataFrame, settings: Settings) -> pd.DataFrame:
     from emqa_dask.predict.content_distances import add_content_distances
     from emqa_dask.predict.predictions import predict_images  # where it runs: a driver of many workers does without
 
-    predictions = predict_images(rows, settings.predict.models)
+    predictions = predict_images(rows, select_fitting_models(settings.predict.models, settings.detect))
     return add_content_distances(predictions, rows, settings.detect.networks)
 
 

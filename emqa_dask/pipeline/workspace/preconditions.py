@@ -7,7 +7,7 @@ from emqa_dask.pipeline.workspace import micrograph_ledger
 from emqa_dask.pipeline.workspace.detectors import check_classes, name_detectors
 from emqa_dask.pipeline.workspace.sample_names import make_grouping
 from emqa_dask.pipeline.workspace.stages import list_downstream_tables, list_run_folders
-from emqa_dask.settings import Settings
+from emqa_dask.settings import Settings, SettingsError
 from emqa_dask.store import files, marker, parts
 from emqa_dask.store.layout import Workspace
 from emqa_dask.tables import CATALOG
@@ -26,6 +26,17 @@ def verify_models(settings: Settings, steps: Collection[str]) -> None:
         check_classes(settings.detect)
     if "classify" in steps:
         models.verify_models([models.CONTENT_MODEL])
+
+
+def verify_agreement(settings: Settings) -> None:
+    """Raises SettingsError for a limit of the agreement of detectors in a run that does not have two of them."""
+    limit = settings.triage.min_agreement
+    if limit > 0 and (settings.detect.is_automatic or len(settings.detect.detectors) < 2):
+        names = ", ".join(settings.detect.detectors)
+        raise SettingsError(
+            f"triage.min_agreement is {limit:g}: it needs two detectors that search each image, and detect.detectors "
+            f"is {names}: name several with --detector, or set triage.min_agreement to 0"
+        )
 
 
 def verify_samples(settings: Settings, steps: Collection[str]) -> None:

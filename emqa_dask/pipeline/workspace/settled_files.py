@@ -85,6 +85,10 @@ class SettledFiles(ArchiveFiles):
         sightings[entry.uri] = _Sighting(entry.size_bytes, entry.modified_ns, since_s)
         return False
 
+    def is_waiting(self, uri: str) -> bool:
+        """Whether the last look saw a new version of `uri` that is not complete yet."""
+        return uri in self._sightings
+
     def select(self, batch: list[Entry]) -> "SettledFiles":
         """These files with `batch` of the new ones, and without new ones that were in no batch yet, for ingest()."""
         self._later_uris -= {entry.uri for entry in batch}
