@@ -5,7 +5,7 @@ from html import escape
 from typing import Any
 
 from emqa_dask.report.formatting import format_duration
-from emqa_dask.report.html_tables import STYLE, render_head, render_table
+from emqa_dask.report.html_tables import PAGE_END, STYLE, render_head, render_preformatted, render_table
 
 WIDTH, HEIGHT = 560, 320  # of the plot, px
 MARGIN = 48  # around its axes, px
@@ -28,12 +28,14 @@ def render_bench_page(document: Mapping[str, Any]) -> str:
             f"<p>{escape(str(document['source']))}, scheduler {escape(str(document['scheduler']))}</p>",
             draw_rates([row for row in summary["groups"] if row["scaling"] == "strong"]),
             render_table(
+                "Measurements",
                 ("Scaling", "Workers", "Images", "Time", "Images/s", "MP/s", "Efficiency", "Memory, MiB"),
                 (_list_cells(row) for row in summary["groups"]),
             ),
             f"<h2>Law</h2><p>{law_text}</p>",
             f"<h2>{summary['n_images']:,} images</h2>",
             render_table(
+                "Time and price",
                 ("Workers", "Time", "Price"),
                 (
                     (f"{row['workers']:,}", format_duration(row["hours"] * HOUR_S), _format_price(row["price"]))
@@ -43,8 +45,10 @@ def render_bench_page(document: Mapping[str, Any]) -> str:
             "<h2>Stages, ms of a worker per megapixel</h2>",
             _make_stage_table(summary["groups"]),
             "<h2>Machine and versions</h2>",
-            render_table(("Name", "Value"), ({**document["machine"], **document["versions"]}).items()),
-            f"<h2>Settings</h2><pre>{escape(document['settings'])}</pre></body></html>",
+            render_table(
+                "Machine and versions", ("Name", "Value"), ({**document["machine"], **document["versions"]}).items()
+            ),
+            f"<h2>Settings</h2>{render_preformatted(document['settings'])}{PAGE_END}",
         ]
     )
 
@@ -64,7 +68,7 @@ def _make_stage_table(groups: Sequence[Mapping[str, Any]]) -> str:
     stages = list(dict.fromkeys(stage for row in groups for stage in row["stage_ms_per_megapixel"]))
     heads = ["Stage", *(f"{row['scaling']}, {row['workers']}" for row in groups)]
     cells = ((stage, *(f"{row['stage_ms_per_megapixel'].get(stage, 0.0):.1f}" for row in groups)) for stage in stages)
-    return render_table(heads, cells)
+    return render_table("Stages", heads, cells)
 
 
 def draw_rates(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -11,10 +11,10 @@ import numpy as np
 import pandas as pd
 
 from emqa_dask.report.formatting import escape_invisible
-from emqa_dask.report.html_tables import STYLE, render_head, render_table
+from emqa_dask.report.html_tables import PAGE_END, STYLE, render_head, render_preformatted, render_table
 
 MAX_ROWS = 60  # of a table on the page; its file has all
-FIGURE_STYLE = "figure{margin:1.5rem 0}figure img{background:#fff}figcaption{max-width:45rem}pre{overflow-x:auto}"
+FIGURE_STYLE = "figure{margin:1.5rem 0}figure img{background:#fff}figcaption{max-width:45rem}"
 
 
 class PageTable(NamedTuple):
@@ -48,7 +48,7 @@ def render_study_page(
     parts.append("<h2>Tables</h2>")
     parts += [_render_table(table) for table in tables]
     text = json.dumps(summary, indent=1, ensure_ascii=False)
-    parts.append(f"<h2>Summary</h2><pre>{escape(text)}</pre></body></html>")
+    parts.append(f"<h2>Summary</h2>{render_preformatted(text)}{PAGE_END}")
     return "".join(parts)
 
 
@@ -67,7 +67,7 @@ def _render_table(table: PageTable) -> str:
     n_hidden = len(table.rows) - MAX_ROWS
     note = f" The first {MAX_ROWS} of {len(table.rows):,} rows." if n_hidden > 0 else ""
     heads = [str(name).replace("_", " ") for name in table.rows]
-    return f"<h3>{escape(table.caption)}</h3>{render_table(heads, rows)}<p>{link}{note}</p>"
+    return f"<h3>{escape(table.caption)}</h3>{render_table(table.caption, heads, rows)}<p>{link}{note}</p>"
 
 
 def _format_cell(value: object) -> str:

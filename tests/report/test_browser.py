@@ -1,6 +1,5 @@
 """The page in a real browser: it loads nothing, complains about nothing, and its table does what its controls say."""
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +10,7 @@ from emqa_dask import tables
 from emqa_dask.report import row_pages
 from emqa_dask.report.formatting import escape_invisible
 from emqa_dask.settings import Settings, Triage, dump
+from tests.accessibility import list_serious_faults
 from tests.archive_tables import decide_archive, maps_of, write_report
 
 CHROMIUM = Path("/usr/bin/chromium")
@@ -448,20 +448,6 @@ def test_further_rows_are_loaded_when_they_are_needed(browser, archive, render, 
     page.close()
 
 
-AXE = Path(os.environ.get("AXE_CORE", Path.home() / "node_modules" / "axe-core" / "axe.min.js"))
-
-
-@pytest.mark.skipif(not AXE.exists(), reason="axe-core is not installed: npm install --prefix ~ axe-core, or AXE_CORE")
-@pytest.mark.parametrize(
-    ("opened", "scheme"), [((1400, "light"), ""), ((400, "dark"), "")], indirect=["opened"], ids=["light", "dark"]
-)
-def test_axe_finds_no_serious_fault(opened, scheme):
-    opened.evaluate("document.querySelectorAll('details').forEach((d) => { d.open = true })")
-    opened.evaluate(AXE.read_text())
-    found = opened.evaluate("axe.run({ preload: false })")  # which would load the styles again
-    serious = [
-        (v["id"], [n["html"][:200] for n in v["nodes"][:3]])
-        for v in found["violations"]
-        if v["impact"] in ("serious", "critical")
-    ]
-    assert serious == []
+@pytest.mark.parametrize("opened", [(1400, "light"), (400, "dark")], indirect=True, ids=["light", "dark"])
+def test_axe_finds_no_serious_fault(opened):
+    assert list_serious_faults(opened) == []

@@ -14,6 +14,7 @@ import tifffile
 from emqa_dask.pipeline.commands.triage import run
 from emqa_dask.settings import Settings, replace
 from emqa_dask.synthetic.profiles import make_sample
+from tests.accessibility import list_serious_faults
 
 CHROMIUM = Path("/usr/bin/chromium")
 TIMEOUT_MS = 120_000  # busy machines draw slowly
@@ -85,6 +86,11 @@ def test_page_has_verdict_and_numbers_of_its_image(report, opened):
     assert "Detector\nlog\n" in opened.inner_text("#numbers")
     assert f"{SIZE[0]} × {SIZE[1]} px" in opened.inner_text("#numbers")
     assert f"{row['n_detections']:.0f} with a score" in opened.inner_text("#predictions").replace(",", "")
+
+
+def test_axe_finds_no_serious_fault(opened):
+    opened.evaluate("new Promise((done) => setTimeout(done, 500))")
+    assert list_serious_faults(opened) == []
 
 
 def test_slider_map_and_keys_change_the_drawing(opened):

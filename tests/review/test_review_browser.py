@@ -17,6 +17,7 @@ from emqa_dask.pipeline.commands.triage import run
 from emqa_dask.settings import Settings, replace
 from emqa_dask.store import decisions, stored_settings
 from emqa_dask.synthetic.archive import synthesise
+from tests.accessibility import list_serious_faults
 
 CHROMIUM = Path("/usr/bin/chromium")
 pytestmark = [
@@ -103,6 +104,10 @@ def test_token_leaves_the_address_of_the_page(page):
     assert "token" not in page.url
     assert page.evaluate("document.cookie") == ""
     assert "0 of 50 decided" in page.inner_text("#progress")
+
+
+def test_axe_finds_no_serious_fault(page):
+    assert list_serious_faults(page) == []
 
 
 def test_boxes_are_drawn_moved_deleted_and_points_added(page, root):
