@@ -53,9 +53,10 @@ def render_page(content: PageContent) -> Iterator[str]:
     """HTML of the page, piece by piece.
 
     `facts`, all of them optional: archive, workspace, command, started (s since the epoch, or text), n_files, n_bytes,
-    wall_s, n_workers, seconds (stage -> s of all workers), versions (name -> version), settings (TOML text), models
-    (name -> figure), failures (tables.FAILURES); any other entry is shown as it is. `rules` are the rules of the
-    verdicts, each with code, verdict and meaning. Every text is escaped, and the page's policy lets it load files of
+    wall_s, n_workers, seconds (stage -> s of all workers), n_megapixels, peak_memory_bytes (of the largest worker),
+    versions (name -> version), settings (TOML text), models (name -> figure), failures (tables.FAILURES); any other
+    entry is shown as it is. `rules` are the rules of the verdicts, each with code, verdict and meaning. Every text is
+    escaped, and the page's policy lets it load files of
     its own folder only. Without rows the page says that there are none.
     """
     overview = content.overview
@@ -210,7 +211,7 @@ def _list_verdicts(overview: Overview) -> list[dict]:
 
 PLACED_FACTS = (
     *("archive", "workspace", "command", "started", "n_files", "n_bytes", "wall_s", "n_workers", "seconds"),
-    *("versions", "settings", "models", "failures"),
+    *("n_megapixels", "peak_memory_bytes", "versions", "settings", "models", "failures"),
 )
 
 

@@ -97,6 +97,8 @@ def inputs(archive, pictures):
             "wall_s": 63.9,
             "n_workers": 2,
             "seconds": {"ingest": 3.2, EVIL: 4000.0},
+            "n_megapixels": 128.0,
+            "peak_memory_bytes": 3 << 29,
             "versions": {"numpy": "2.4", EVIL: EVIL},
             "settings": dump(Settings()) + EVIL,
             "models": {"r2": 0.71, "name": EVIL},
@@ -277,6 +279,8 @@ def test_every_part_says_its_numbers(page, inputs):
     assert "3.0 GiB" in text
     assert "63.9 s on 2 workers, " in text
     assert "1 h 6 min" in text
+    assert "25 ms/megapixel" in text
+    assert "2 megapixels/s; the largest worker took 1.5 GiB." in text
     assert "trust_f1 = 0.5" in text
 
 

@@ -30,6 +30,7 @@ def collect_facts(workspace: Workspace, source: str, settings: Settings) -> dict
     is_command = sys.argv[0].endswith(("emqa", "__main__.py"))
     command = shlex.join(["emqa", *sys.argv[1:]]) if is_command else "Python"
     catalog = parts.iterate_table(workspace.catalog, tables.CATALOG, ["size_bytes"])
+    sizes = parts.iterate_table(workspace.micrographs, tables.MICROGRAPHS, ["height_px", "width_px"])
     choices = load_choices(workspace).to_dict("records") if settings.detect.is_automatic else []
     return {
         "archive": files.redact(source),
@@ -37,6 +38,7 @@ def collect_facts(workspace: Workspace, source: str, settings: Settings) -> dict
         "command": files.redact(command),
         "n_files": parts.count_rows(workspace.catalog),
         "n_bytes": sum(int(rows["size_bytes"].sum()) for rows in catalog),
+        "n_megapixels": sum(float((rows["height_px"] * rows["width_px"]).sum()) for rows in sizes) / 1e6,
         "versions": list_versions(),
         "settings": files.redact(dump(settings)),
         "models": _describe_models(settings),

@@ -73,21 +73,24 @@ class RunTimes(NamedTuple):
     stage_seconds: dict[str, float]  # of all workers
     wall_s: float  # from the start of each run to its last task
     n_workers: int  # of the run with the most workers
+    peak_memory_bytes: int  # of a worker, the largest
 
 
 def summarise_times(workspace: Workspace) -> RunTimes:
-    """Worker-seconds of every stage so far, and wall time and workers of the runs; zeros without events."""
+    """Worker-seconds of every stage so far, wall time, workers and memory of the runs; zeros without events."""
     stage_seconds: dict[str, float] = {}
     ends: dict[str, float] = {}
     workers: dict[str, set[str]] = {}
-    columns = ["stage", "started", "seconds", "worker"]
+    peak_memory_bytes = 0
+    columns = ["stage", "started", "seconds", "worker", "peak_memory_bytes"]
     for name in parts.list_parts(workspace.uri, EVENTS):
         events = parts.read_part(workspace.uri, EVENTS, name, tables.EVENTS, columns)
         run = name.rpartition("-")[0]
         ends[run] = max(ends.get(run, 0.0), (events["started"] + events["seconds"]).max())
         workers.setdefault(run, set()).update(events["worker"].unique())
+        peak_memory_bytes = max(peak_memory_bytes, int(events["peak_memory_bytes"].max()))
         for stage, seconds in events.groupby("stage", sort=False)["seconds"].sum().items():
             stage_seconds[stage] = stage_seconds.get(stage, 0.0) + seconds
     wall_s = sum(max(end - int(run.partition("-")[0]) / 1000, 0.0) for run, end in ends.items())
     rounded = {stage: round(seconds, 3) for stage, seconds in stage_seconds.items()}
-    return RunTimes(rounded, round(wall_s, 3), max(map(len, workers.values()), default=0))
+    return RunTimes(rounded, round(wall_s, 3), max(map(len, workers.values()), default=0), peak_memory_bytes)
