@@ -131,7 +131,17 @@ function makePrediction(detector) {
   const list = make("dl", "pairs-list");
   fillPairs(list, rows);
   const title = make("h3", "", make("bdi", "", detector.name), detector.name === image.chosen && image.detectors.length > 1 ? " (chosen)" : "");
-  return make("div", "", title, list, detector.effects.length ? makeEffects(detector) : null);
+  return make("div", "", title, list, detector.effects.length ? makeEffects(detector) : null, detector.nearest.length ? makeNearest(detector) : null);
+}
+function makeNearest(detector) { // labelled images of the quality model that are most like this one
+  const items = detector.nearest.map(({ name, f1, distance, address }) => {
+    const title = make(address ? "a" : "span", "", make("bdi", "", name));
+    if (address) title.href = `#${address.split("/").map(encodeURIComponent).join("/")}`;
+    return make("li", "", title, `: true F1 ${roundDown(f1)}, distance ${format(distance, 2)}`);
+  });
+  const heading = make("h4", "", "Nearest labelled images");
+  heading.title = "Images that the quality model was calibrated on; the distance is the root mean square difference of its features, in interquartile ranges";
+  return make("div", "nearest", heading, make("ul", "", ...items));
 }
 function makeEffects(detector) { // bars of SHAP values, to the right where they raise F1
   const table = make("table", "effects");

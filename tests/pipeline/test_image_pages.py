@@ -1,5 +1,6 @@
 """Pictures, neighbours and limits of the pages of images."""
 
+import json
 import shutil
 
 import cv2
@@ -12,6 +13,7 @@ from emqa_dask.cli import main
 from emqa_dask.pipeline.commands.report_images import find_neighbours
 from emqa_dask.pipeline.tasks.report_images import Neighbours
 from emqa_dask.pipeline.tasks.report_pictures import TILE_PX, iterate_tiles, plan_levels, stretch_grey
+from emqa_dask.synthetic.archive import synthesise
 
 
 @pytest.mark.parametrize(("shape", "n_levels"), [((10, 10), 1), ((512, 512), 1), ((513, 20), 2), ((2048, 4096), 4)])
@@ -114,3 +116,37 @@ def test_verify_finds_a_damaged_page(reported, capsys):
     assert main(["report", str(reported / "ws")]) == 0
     assert path.read_bytes() == data
     assert main(["verify", str(reported / "ws")]) == 0
+
+
+def read_images(root) -> dict:
+    """micrograph_id -> what its page shows, with its own address."""
+    images = {}
+    for path in (root / "ws/report/micrographs").iterdir():
+        page = json.loads(path.read_text().removeprefix("emqa.addImages(").removesuffix(");\n"))
+        for micrograph_id, image in page["images"].items():
+            images[micrograph_id] = image | {"address": f"{page['partition']}/{micrograph_id}"}
+    return images
+
+
+def test_pages_link_the_nearest_labelled_images(tmp_path):
+    synthesise(tmp_path / "scans", "demo", n=20, seed=4, shape=(160, 192), faults=())
+    root = str(tmp_path / "ws")
+    assert main(["triage", str(tmp_path / "scans"), "--workspace", root, *OPTIONS]) == 0
+    assert all(detector["nearest"] == [] for image in read_images(tmp_path).values() for detector in image["detectors"])
+    rows = pd.read_parquet(tmp_path / "ws/triage.parquet").dropna(subset="micrograph_id")
+    labelled = rows[rows["n_detections"].gt(0)].drop_duplicates("uri").head(10)
+    counts = labelled["uri"].map(lambda uri: f"{uri},{len(uri) % 7 + 5}")
+    (tmp_path / "counts.csv").write_text("uri,n_objects\n" + "\n".join(counts) + "\n")
+    assert main(["calibrate", root, str(tmp_path / "counts.csv")]) == 0
+    assert main(["rescore", root]) == 0
+    images = read_images(tmp_path)
+    addresses = {images[micrograph_id]["address"] for micrograph_id in labelled["micrograph_id"]}
+    n_lists = 0
+    for image in images.values():
+        (detector,) = image["detectors"]
+        distances = [entry["distance"] for entry in detector["nearest"]]
+        assert distances == sorted(distances)
+        assert {entry["address"] for entry in detector["nearest"]} <= addresses - {image["address"]}
+        assert all(0 <= entry["f1"] <= 1 for entry in detector["nearest"])
+        n_lists += len(distances) == 3
+    assert n_lists >= len(labelled)

@@ -21,6 +21,7 @@ from emqa_dask.predict import calibration, quality_model
 from emqa_dask.predict.detection_choice import DetectionChoice, choose_detection
 from emqa_dask.predict.forest import select_feature_values
 from emqa_dask.predict.label_curve import compute_label_curve
+from emqa_dask.predict.labelled_images import LabelledImages, collect_labelled_images
 from emqa_dask.predict.predictions import load_quality_model
 from emqa_dask.predict.sparse_truth import RULES
 from emqa_dask.predict.trust_limit import TrustRecord, choose_trust_limit, record_trust
@@ -54,6 +55,7 @@ class Calibrated(NamedTuple):
     domain: domain_distance.Domain | None
     trust: TrustRecord
     curve: pd.DataFrame  # see predict.label_curve
+    images: LabelledImages
 
 
 def calibrate_run(
@@ -91,7 +93,8 @@ def calibrate_run(
     result.notes.extend(_list_notes(labelled, sessions, failed))
     sample = _read_sample(workspace, labelled, chosen_settings, choice.detector)
     trust, curve = _measure_trust(result, sample, settings.triage.trust_f1)
-    return Calibrated(choice, base.name, result, _make_domain(base, features, labelled.rows), trust, curve)
+    images = collect_labelled_images(result.model, features, truth, labelled.rows)
+    return Calibrated(choice, base.name, result, _make_domain(base, features, labelled.rows), trust, curve, images)
 
 
 def find_base(name: str, labelled: LabelledMicrographs, settings: Settings) -> Base:

@@ -12,6 +12,7 @@ from emqa_dask.pipeline.workspace.labelled_micrographs import LabelledMicrograph
 from emqa_dask.pipeline.workspace.quality_models import list_other_detectors
 from emqa_dask.predict import calibration
 from emqa_dask.predict.candidates import WITH_AGREEMENT
+from emqa_dask.predict.labelled_images import write_labelled_images
 from emqa_dask.predict.trust_limit import PRECISION, UNREACHABLE_LIMIT, TrustRecord, describe_claim
 from emqa_dask.settings import Settings
 
@@ -40,6 +41,7 @@ def write_model(directory: Path, calibrated: Calibrated, labelled: LabelledMicro
     with output_folders.write_folder(directory) as fresh:
         if len(calibrated.curve):
             _write_figure(fresh, calibrated, len(labelled.rows))
+        write_labelled_images(calibrated.images, fresh)
         name = f"{choice.detector}-calibrated"
         calibration.write_calibration(calibrated.result, fresh, name, calibrated.domain, **model_card)
 

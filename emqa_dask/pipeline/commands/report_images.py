@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from emqa_dask import tables
 from emqa_dask.pipeline.commands.report_key import PACKAGE, digest_code
+from emqa_dask.pipeline.tasks.nearest_labelled import list_labelled_images
 from emqa_dask.pipeline.tasks.report_images import Neighbours, write_image_data
 from emqa_dask.pipeline.workspace import image_page_index
 from emqa_dask.pipeline.workspace.image_page_index import PageFile
@@ -32,8 +33,8 @@ def write_image_pages(
     the sorted positions `listed`. Data of unchanged partitions stay as they are. `execute` writes the data on workers;
     without it, this process does.
     """
-    neighbours = find_neighbours(_read_places(workspace, settings.report.max_image_pages, listed))
-    _write_data(workspace, settings, neighbours, execute)
+    places = _read_places(workspace, settings.report.max_image_pages, listed)
+    _write_data(workspace, settings, find_neighbours(places), _find_labelled(places, settings), execute)
     shared = [workspace.image_index]
     for name, data in micrograph_page.render_files(facts, list_rules(settings.flags)).items():
         shared.append(files.join(workspace.report_folder, name))
@@ -41,14 +42,25 @@ def write_image_pages(
     return shared
 
 
+def _find_labelled(places: pd.DataFrame, settings: Settings) -> dict[str, str]:
+    """micrograph_id -> address of the labelled images that have a page."""
+    ids = {micrograph_id for own in list_labelled_images(settings) for micrograph_id in own.images.micrograph_ids}
+    labelled = places[places["micrograph_id"].isin(ids)]
+    return dict(zip(labelled["micrograph_id"], labelled["partition"] + "/" + labelled["micrograph_id"]))
+
+
 def _write_data(
-    workspace: Workspace, settings: Settings, neighbours: dict[str, dict[str, Neighbours]], execute: Executor | None
+    workspace: Workspace,
+    settings: Settings,
+    neighbours: dict[str, dict[str, Neighbours]],
+    addresses: Mapping[str, str],
+    execute: Executor | None,
 ) -> None:
     """Write the data of partitions that have changed since the last report, and remove those of other partitions.
 
     A partition is in the index only while its file is whole: an interrupted report writes it again.
     """
-    sources = image_page_index.digest_pages(workspace, settings, digest_code(PACKAGE), neighbours)
+    sources = image_page_index.digest_pages(workspace, settings, digest_code(PACKAGE), neighbours, addresses)
     names = set(files.list_names(workspace.image_data_folder))
     index = {
         name: entry
@@ -58,7 +70,7 @@ def _write_data(
     changed = {name: images for name, images in neighbours.items() if name not in index}
     if changed:
         image_page_index.write_index(workspace, index)
-    tasks = _make_tasks(workspace, settings, changed)
+    tasks = _make_tasks(workspace, settings, changed, addresses)
     n_images = sum(map(len, changed.values()))
     for record in _execute_tasks(tasks, n_images, execute if changed else None):
         index |= {name: PageFile(sources[name], content) for name, content in record["digests"].items()}
@@ -111,7 +123,10 @@ def find_neighbours(places: pd.DataFrame) -> dict[str, dict[str, Neighbours]]:
 
 
 def _make_tasks(
-    workspace: Workspace, settings: Settings, neighbours: Mapping[str, dict[str, Neighbours]]
+    workspace: Workspace,
+    settings: Settings,
+    neighbours: Mapping[str, dict[str, Neighbours]],
+    addresses: Mapping[str, str],
 ) -> Iterator[Task]:
     """Tasks for write_image_data(), of whole partitions and about IMAGES_PER_TASK images each."""
     names = list(neighbours)
@@ -120,4 +135,4 @@ def _make_tasks(
     for number in np.unique(numbers):
         batch = {names[k]: neighbours[names[k]] for k in np.flatnonzero(numbers == number)}
         n_images = sum(map(len, batch.values()))
-        yield Task(f"{number:06d}", (workspace, batch, settings), n_images)
+        yield Task(f"{number:06d}", (workspace, batch, settings, addresses), n_images)

@@ -11,6 +11,7 @@ import pandas as pd
 import pyarrow as pa
 
 from emqa_dask import tables
+from emqa_dask.pipeline.tasks.nearest_labelled import describe_nearest
 from emqa_dask.pipeline.tasks.report_pictures import PictureLevels, write_pictures
 from emqa_dask.pipeline.workspace import provenance
 from emqa_dask.pipeline.workspace.stages import SCHEMAS, list_run_folders
@@ -50,17 +51,20 @@ def write_image_data(
     workspace: Workspace,
     neighbours: Mapping[str, Mapping[str, Neighbours]],
     settings: Settings,
+    addresses: Mapping[str, str],
     call: Call = call_directly,
 ) -> dict:
     """Record of a task that writes the data, and if required the pictures, of the images of some partitions.
 
     `neighbours`: partition -> micrograph_id -> those of the image; it has all images of a partition that get a page.
+    `addresses`: micrograph_id -> page of labelled images.
     `digests` of the record has the digest of each partition's file.
     """
     digests: dict[str, str] = {}
     names = list(neighbours)
     ids = [micrograph_id for images in neighbours.values() for micrograph_id in images]
     own_tables = _read_tables(workspace, settings, names, ids)
+    nearest = describe_nearest(workspace, settings, names, ids, addresses)
     rows = _read_rows(workspace, names, ids)
     for name, images in neighbours.items():
         own_rows = rows[rows["partition"].eq(name)]
@@ -70,7 +74,7 @@ def write_image_data(
         headers = image_details.describe_headers(own_rows)
         descriptions = {
             row["micrograph_id"]: _describe_image(
-                row, headers[row["micrograph_id"]], own_tables, images[row["micrograph_id"]], settings, levels
+                row, headers[row["micrograph_id"]], own_tables, images[row["micrograph_id"]], settings, levels, nearest
             )
             for row in own_rows.to_dict("records")
         }
@@ -122,6 +126,7 @@ def _describe_image(
     neighbours: Neighbours,
     settings: Settings,
     levels: Mapping[str, PictureLevels],
+    nearest: Mapping[tuple[str, str], list[dict]],
 ) -> dict:
     """What the page of the image `row` shows."""
 
@@ -148,7 +153,7 @@ def _describe_image(
         "header": micrograph_data.shorten_header(row["header"]),
         "provenance": _list_provenance(row),
         "chosen": escape_invisible(row["chosen_detector"]) or None,
-        "detectors": _describe_detectors(select, shape),
+        "detectors": _describe_detectors(row["micrograph_id"], select, shape, nearest),
         "tiles": micrograph_data.describe_tiles(select("tiles")),
         "entropy": micrograph_data.describe_entropy(regions[0], shape) if regions else None,
         "jpeg": base64.b64encode(jpegs.iloc[0]).decode() if len(jpegs) else None,
@@ -174,7 +179,9 @@ def _list_provenance(row: dict) -> list[list[str]]:
     ]
 
 
-def _describe_detectors(select, shape: tuple[int, int]) -> list[dict]:
+def _describe_detectors(
+    micrograph_id: str, select, shape: tuple[int, int], nearest: Mapping[tuple[str, str], list[dict]]
+) -> list[dict]:
     """Detections and predictions of each detector with evidence; `select(table)` gives the rows of the image."""
     detections = select("detections")
     predictions = {row["detector"]: row for row in select("predictions").to_dict("records")}
@@ -194,6 +201,7 @@ def _describe_detectors(select, shape: tuple[int, int]) -> list[dict]:
                 "agreement": agreement,
                 **dict(zip(F1_NUMBERS, numbers, strict=True)),
                 "effects": micrograph_data.list_effects(prediction.get("because")),
+                "nearest": nearest.get((micrograph_id, name), []),
                 **micrograph_data.describe_detections(own_detections, shape, floor),
             }
         )

@@ -44,16 +44,21 @@ def write_index(workspace: Workspace, index: Mapping[str, PageFile]) -> None:
 
 
 def digest_pages(
-    workspace: Workspace, settings: Settings, code: str, neighbours: Mapping[str, Mapping]
+    workspace: Workspace,
+    settings: Settings,
+    code: str,
+    neighbours: Mapping[str, Mapping],
+    addresses: Mapping[str, str],
 ) -> dict[str, str]:
     """Partition -> digest of what the pages of its images show.
 
-    These are its rows of triage, the `neighbours` of its images, the tables that it has, the settings, and the digest
-    `code` of the program. A part never changes. Memory holds the rows of one row group of triage.
+    These are its rows of triage, the `neighbours` of its images, the tables that it has, the `addresses` of labelled
+    images, the settings, and the digest `code` of the program. A part never changes. Memory holds the rows of one row
+    group of triage.
     """
     row_digests = _digest_rows(workspace, list(neighbours))
     existing = {folder: set(parts.list_parts(workspace.uri, folder)) for folder in list_run_folders(settings).values()}
-    common = digest(settings.report, settings.flags, emqa_dask.__version__, code)
+    common = digest(settings.report, settings.flags, emqa_dask.__version__, code, sorted(addresses.items()))
     return {
         name: digest(
             *(common, row_digests.get(name, 0), sorted(images.items())),
