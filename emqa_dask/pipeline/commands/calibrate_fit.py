@@ -69,7 +69,9 @@ def calibrate_run(
     bases = {name: find_base(name, labelled, settings) for name in detectors}
     matching = _find_matching(bases.values(), labelled, iou_threshold)
     sessions = label_sessions(labelled.rows)
-    floors = sorted({settings.featurise.score_floor, *SCORE_FLOORS})
+    present = settings.featurise.score_floor
+    # One floor holds for the whole run, and sessions of other detectors have models for the present one.
+    floors = [present] if settings.detect.is_automatic else sorted({present, *SCORE_FLOORS})
     f1 = {}
     for name in detectors:
         for floor, values in zip(floors, labelled.compute_f1_above(name, floors, *matching)):

@@ -1,6 +1,6 @@
 """Labelled micrographs of a workspace with what the run knows about them, and the true quality of their detections."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 from emqa_dask import tables
 from emqa_dask.pipeline.workspace import micrograph_ledger
+from emqa_dask.pipeline.workspace.detector_choices import read_choices
+from emqa_dask.pipeline.workspace.detectors import name_detectors
 from emqa_dask.pipeline.workspace.labels import read_matched_labels
 from emqa_dask.pipeline.workspace.reviewed import REVIEWED, read_reviewed
 from emqa_dask.pipeline.workspace.stages import SCHEMAS, list_run_folders
@@ -69,6 +71,27 @@ class LabelledMicrographs(NamedTuple):
             return compute_f1_above(detections, self.truth, score_floors, rule, iou_threshold)
         rows = [self.compute_quality(detector, floor, iou_threshold, rule)["true_f1"] for floor in score_floors]
         return np.array(rows, dtype=np.float64)
+
+
+def list_searched(workspace: Workspace, labelled: LabelledMicrographs, settings: Settings) -> dict[str, str]:
+    """micrograph_id -> detector that searched it, in a run with a detector for each session."""
+    choices = read_choices(workspace, settings)
+    places = labelled.rows[["micrograph_id", "uri", "instrument"]].itertuples(index=False)
+    return {key: next(iter(name_detectors(choices.resolve(settings.detect, *place)))) for key, *place in places}
+
+
+def select_micrographs(labelled: LabelledMicrographs, micrograph_ids: Collection[str]) -> LabelledMicrographs:
+    """The labelled micrographs with these ids; the ledger stays that of the run."""
+
+    def select_rows(table: pd.DataFrame) -> pd.DataFrame:
+        return table[table["micrograph_id"].isin(micrograph_ids)].reset_index(drop=True)
+
+    return labelled._replace(
+        rows=select_rows(labelled.rows),
+        truth={key: value for key, value in labelled.truth.items() if key in micrograph_ids},
+        detections=select_rows(labelled.detections),
+        features=select_rows(labelled.features),
+    )
 
 
 def describe_matching(model: QualityModel) -> str:
