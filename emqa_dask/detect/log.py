@@ -1,6 +1,6 @@
-"""Detections of the Laplacian-of-Gaussian detector: of an image, of a batch, and of an image read in strips."""
+"""Detections of the Laplacian-of-Gaussian detector: of an image, and of several."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import pandas as pd
@@ -8,7 +8,6 @@ import pandas as pd
 from emqa_dask.detect.candidates import (
     find_candidates,
     find_candidates_in_batch,
-    find_candidates_in_strips,
     select_detections,
 )
 from emqa_dask.detect.normalise import IntensityLimits
@@ -53,21 +52,3 @@ def detect_images(
     arrays = (np.asarray(image) for image in images)
     results = map_on_device(lambda batch, _: find_candidates_in_batch(batch, settings), arrays, device, batch_size)
     return (select_detections(candidates, settings) for candidates in results)
-
-
-def detect_strips(
-    read: Callable[[int, int], np.ndarray],
-    shape: tuple[int, int],
-    settings: Detect,
-    limits: IntensityLimits | None = None,
-    strip_px: int | None = None,
-    device: str = "cpu",
-) -> pd.DataFrame:
-    """The table of `detect_image` for an image of `shape` that is read in strips; the same rows for any `strip_px`.
-
-    `read(y0, y1)` gives rows y0 <= y < y1, all columns. Every strip is searched with the rows around it that its widest
-    kernel covers, and keeps the maxima whose centre it owns, so that none is cut, lost or counted twice; pruning then
-    sees the whole image at once. On `device` "cuda" strips are searched there, one transfer in and one table out;
-    RuntimeError where there is no GPU.
-    """
-    return select_detections(find_candidates_in_strips(read, shape, settings, limits, strip_px, device), settings)

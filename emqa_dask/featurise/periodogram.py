@@ -43,13 +43,6 @@ def place_tiles(shape: tuple[int, int], *, tile_px: int = TILE_PX, max_tiles: in
     return TileGrid(t, [(y, x) for y in ys for x in xs])
 
 
-def cut_tiles(image: np.ndarray) -> np.ndarray:
-    """The tiles (n, t, t) of `image` (h, w), float32."""
-    t, corners = place_tiles(image.shape)
-    tiles = [image[y : y + t, x : x + t] for y, x in corners]
-    return np.stack(tiles).astype(np.float32) if tiles else np.zeros((0, t, t), np.float32)
-
-
 def compute_mean_periodogram(tiles: Iterable[Any]) -> Any:
     """Welch's estimate of the power (..., t, t // 2 + 1) of n tiles (..., t, t): plane removed, Hann window, averaged.
 

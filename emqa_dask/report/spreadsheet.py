@@ -50,9 +50,7 @@ def format_triage_csv(triage: pd.DataFrame, header: bool = True) -> str:
     for column in TEXT_COLUMNS:  # not by dtype: a column without any text may have another
         text = table[column].astype(object).where(table[column].notna(), "").astype(str)
         table[column] = text.map(defuse_formula).map(_shorten)
-    text = io.StringIO()
-    table.to_csv(text, index=False, header=header, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n")
-    return text.getvalue()
+    return _write_csv(table, header)
 
 
 def _shorten(text: str) -> str:
@@ -64,6 +62,10 @@ def format_plan_csv(plan: pd.DataFrame) -> str:
     table = plan.loc[plan["position"].notna(), PLAN_COLUMNS].astype({"position": int})
     for column in ("uri", "sample", "why"):
         table[column] = table[column].map(defuse_formula)
+    return _write_csv(table)
+
+
+def _write_csv(table: pd.DataFrame, header: bool = True) -> str:
     text = io.StringIO()
-    table.to_csv(text, index=False, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n")
+    table.to_csv(text, index=False, header=header, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n")
     return text.getvalue()

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from emqa_dask import tables
 from emqa_dask.detect import normalise as norm
 from emqa_dask.detect import tiles
-from emqa_dask.detect.log import detect_image, detect_strips
+from emqa_dask.detect.candidates import find_candidates_in_strips, select_detections
+from emqa_dask.detect.log import detect_image
 from emqa_dask.detect.normalise import compute_intensity_limits, normalise
 from emqa_dask.settings import Detect
 
@@ -159,7 +160,7 @@ def test_any_strips_give_the_rows_of_the_whole(shape, strip_px, overlap):
 
     limits = compute_intensity_limits(image, 1, 99)
     whole = detect_image(image, settings, limits)
-    parts = detect_strips(read, shape, settings, limits, strip_px)
+    parts = select_detections(find_candidates_in_strips(read, shape, settings, limits, strip_px), settings)
     assert len(whole) > 40
     assert parts.equals(whole)
     assert len(n_read) > 1
@@ -229,5 +230,6 @@ def test_auto_polarity_is_that_of_the_stronger_blobs():
     assert set(detect_image(-image, auto)["polarity"]) == {-1}
     bright = detect_image(image, dataclasses.replace(auto, polarity="bright"))
     pd.testing.assert_frame_equal(detect_image(image, auto), bright)
-    parts = detect_strips(lambda a, b: image[a:b], image.shape, auto, strip_px=32)
+    candidates = find_candidates_in_strips(lambda a, b: image[a:b], image.shape, auto, strip_px=32)
+    parts = select_detections(candidates, auto)
     pd.testing.assert_frame_equal(parts, detect_image(image, auto))

@@ -27,6 +27,7 @@ from emqa_dask.detect import (
 )
 from emqa_dask.detect.batch_intensity import centre_batch, compute_batch_limits
 from emqa_dask.detect.blobs import find_blobs
+from emqa_dask.detect.candidates import find_candidates_in_strips, select_detections
 from emqa_dask.detect.log import detect_image
 from emqa_dask.detect.normalise import compute_intensity_limits, find_finite, normalise
 from emqa_dask.pixel_types import convert_for_device
@@ -324,9 +325,14 @@ def test_fast_blobs_of_a_strict_array_are_those_of_numpy(monkeypatch, threshold)
 def test_strips_on_a_device_convert_nothing_implicitly(monkeypatch):
     image = make_scene(5, (400, 140))
     search = Detect(threshold=0.05)
-    expected = log.detect_strips(lambda y0, y1: image[y0:y1], image.shape, search, strip_px=12_000)
+
+    def detect(device: str):
+        found = find_candidates_in_strips(lambda y0, y1: image[y0:y1], image.shape, search, None, 12_000, device)
+        return select_detections(found, search)
+
+    expected = detect("cpu")
     use_strict_arrays(monkeypatch)
-    rows = log.detect_strips(lambda y0, y1: image[y0:y1], image.shape, search, strip_px=12_000, device="cuda")
+    rows = detect("cuda")
     assert len(expected) > 10
     np.testing.assert_allclose(rows["y_px"], expected["y_px"], atol=2e-3)
 

@@ -11,7 +11,7 @@ from hypothesis.extra import numpy as hnp
 from emqa_dask import tables
 from emqa_dask.featurise import foreign, image_parts, images, overlays, periodogram
 from emqa_dask.featurise.images import image_features, image_statistics
-from emqa_dask.featurise.periodogram import compute_mean_periodogram, cut_tiles
+from emqa_dask.featurise.periodogram import compute_mean_periodogram, place_tiles
 from emqa_dask.featurise.signature import N_BYTES, compute_signature
 from emqa_dask.featurise.spectrum import compute_spectrum_statistics
 from emqa_dask.landmark_codes import LANDMARKS_BYTES
@@ -144,6 +144,13 @@ def test_drift_is_measured_with_its_length_and_angle(angle):
     assert measured["drift_px"] == pytest.approx(length, rel=0.25)
     off = abs(measured["drift_angle_deg"] - angle) % 180
     assert min(off, 180 - off) <= 12
+
+
+def cut_tiles(image: np.ndarray) -> np.ndarray:
+    """The tiles (n, t, t) of `image` (h, w), float32."""
+    t, corners = place_tiles(image.shape)
+    tiles = [image[y : y + t, x : x + t] for y, x in corners]
+    return np.stack(tiles).astype(np.float32) if tiles else np.zeros((0, t, t), np.float32)
 
 
 @pytest.mark.parametrize("shape", [(40, 33), (300, 1500)])

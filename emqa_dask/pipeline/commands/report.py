@@ -25,7 +25,6 @@ from emqa_dask.settings import Settings
 from emqa_dask.store import files, parts
 from emqa_dask.store.layout import Workspace
 
-PROVENANCE = "provenance.json"  # is written last
 IMAGE_PAGE = "micrograph.html"  # in the folder of the report: the page of each image
 MIN_MICROGRAPHS_OF_PAGE_WORKERS = 1000  # a page takes 5 ms or more, and workers about 3 s to start
 MIN_MICROGRAPHS_OF_WORKERS = 50_000  # of smaller workspaces this process reads the tables before workers have started
@@ -82,7 +81,8 @@ def report(
         "first_reasons": {verdict: dict(counts.most_common()) for verdict, counts in overview.first_reasons.items()},
         "report_key": key,
     }
-    names = sorted({*files.list_names(workspace.uri), PROVENANCE})
+    last_name = workspace.provenance.rpartition("/")[2]  # is written last
+    names = sorted({*files.list_names(workspace.uri), last_name})
     parts.write_json(workspace.ro_crate, ro_crate.describe_crate(names, record))
     outputs = [*_list_outputs(workspace, settings), *page_files, workspace.ro_crate]
     provenance.write(workspace, record, outputs)
