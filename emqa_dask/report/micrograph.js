@@ -125,7 +125,7 @@ function makePrediction(detector) {
   const f1 = detector.predicted_f1 === null ? "no prediction"
     : `${detector.predicted_f1.toFixed(2)} (${roundDown(detector.predicted_f1_low)} to ${detector.predicted_f1_high === null ? "–" : detector.predicted_f1_high.toFixed(2)})`;
   const rows = [["Predicted F1", f1]];
-  if (detector.predicted_precision !== null) rows.push(["Precision, recall", `${detector.predicted_precision.toFixed(2)}, ${format(detector.predicted_recall, 2)}`]);
+  if (detector.predicted_precision !== null) rows.push(["Precision, recall", `${detector.predicted_precision.toFixed(2)}, ${detector.predicted_recall === null ? "–" : detector.predicted_recall.toFixed(2)}`]);
   if (detector.agreement !== null) rows.push(["Agreement with the others", detector.agreement.toFixed(2)]);
   rows.push(["Detections", `${detector.n.toLocaleString("en")} with a score of ${detector.floor} or more` + (detector.is_capped ? "; the detector stopped at its largest number" : "")]);
   const list = make("dl", "pairs-list");
