@@ -76,7 +76,9 @@ def calibrate_quality_model(
     rows = _arrange_rows(table, groups, sessions, base, has_agreement=bool(others))
     if sessions is not None and rows.sessions is None:
         n_sessions = len({str(sessions.get(name, "")) for name in table["micrograph_id"]})
-        notes.append(f"{n_sessions} sessions among the labelled images: too few to leave one out")
+        notes.append(
+            f"the labelled images are of {n_sessions} session{'s' * (n_sessions > 1)}: too few to leave one out"
+        )
     fits = CandidateFits(rows, base, coverage)
     report, quantiles = _evaluate_protocols(fits)
     held_out = pd.DataFrame(quantiles, columns=list(F1_QUANTILES))

@@ -160,8 +160,8 @@ def test_a_flipped_bit_is_noticed_and_made_good(workspace, folder, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--max-types", "0"], "--max-types 0: give 1 or more"),
-        (["--seed", "-1"], "--seed -1: give a number from 0"),
+        (["--max-types", "0"], "--max-types is 0: it has to be a whole number from 1"),
+        (["--seed", "-1"], "--seed is -1: it has to be a whole number from 0"),
         (["--cohort", "day 9/*"], "no micrograph whose URI matches day 9/*"),
         ([], "have no detections with these settings"),
     ],

@@ -15,7 +15,8 @@ from emqa_dask.pipeline.commands.tune_log_options import TuneOptions
 from emqa_dask.pipeline.commands.tune_order import map_order
 from emqa_dask.pipeline.workspace import acquisition_groups, micrograph_ledger
 from emqa_dask.pipeline.workspace.stages import list_run_folders
-from emqa_dask.settings import Cohort, load_settings, replace
+from emqa_dask.pipeline.workspace.tuning_references import find_references
+from emqa_dask.settings import Cohort, Settings, load_settings, replace
 from emqa_dask.store import parts
 from emqa_dask.store.layout import Workspace
 from emqa_dask.synthetic import lattices
@@ -200,6 +201,13 @@ def test_faulty_references_are_named(particles, tmp_path, monkeypatch, options, 
     (tmp_path / "other.csv").write_text("uri,y,x\nz.tif,3,4\n")
     with pytest.raises(ValueError, match=message):
         tune_log(root, str(tmp_path / "s.toml"), settings, TuneOptions(**options), say=quiet)
+
+
+def test_labels_for_a_workspace_without_micrographs_are_refused(tmp_path):
+    labels = tmp_path / "points.csv"
+    labels.write_text("uri,y,x\na.tif,1,1\n")
+    with pytest.raises(ValueError, match=r"--reference .*points.csv: .* has no micrograph to label; see .*emqa status"):
+        find_references(str(labels), Workspace(str(tmp_path / "ws")), Settings())
 
 
 def test_a_reference_of_images_that_were_not_searched_is_refused(workspace, atomic, tmp_path):

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from fnmatch import fnmatchcase
 
 from emqa_dask import tables
+from emqa_dask.number_ranges import check_integer, check_seed
 from emqa_dask.pipeline import PRELOAD
 from emqa_dask.pipeline.tasks.tune_types import TypeRequest, map_partition
 from emqa_dask.pipeline.workspace import micrograph_ledger
@@ -57,10 +58,8 @@ def map_types(
 
 
 def _make_request(settings: Settings, max_types: int, seed: int) -> TypeRequest:
-    if max_types < 1:
-        raise ValueError(f"--max-types {max_types}: give 1 or more")
-    if not 0 <= seed < 2**32:
-        raise ValueError(f"--seed {seed}: give a number from 0 to 2**32 - 1")
+    check_integer("--max-types", max_types, 1)
+    check_seed("--seed", seed)
     detectors = list(name_detectors(settings.detect))
     detector = "log" if "log" in detectors else detectors[0]
     inputs = (list_run_folders(settings)["detections"], detector, settings.featurise.score_floor, max_types, seed)
@@ -82,7 +81,8 @@ def _make_tasks(workspace: Workspace, request: TypeRequest, globs: tuple[str, ..
     if not tasks:
         condition = f"whose URI matches {', '.join(globs)}" if globs else "in it"
         raise ValueError(
-            f"{workspace.uri}: there is no micrograph {condition}: give a workspace or a --cohort with some"
+            f"{files.redact(workspace.uri)}: there is no micrograph {condition}: "
+            "give a workspace or a --cohort with some"
         )
     if missing := {task.name for task in tasks} - set(parts.list_parts(workspace.uri, request.detections)):
         command = marker.format_command("detect", workspace.uri)

@@ -80,7 +80,11 @@ def find_references(name: str, workspace: Workspace, settings: Settings) -> Refe
 
 def read_labelled_references(path: str, workspace: Workspace, settings: Settings, option: str) -> References:
     """References of a file or folder of labels; ValueError, which names `option`, for labels without places."""
-    ledger = pd.concat(micrograph_ledger.iter_current(workspace, LABEL_COLUMNS), ignore_index=True)
+    batches = list(micrograph_ledger.iter_current(workspace, LABEL_COLUMNS))
+    if not any(map(len, batches)):
+        command = marker.format_command("status", workspace.uri)
+        raise ValueError(f"{option} {path}: {files.redact(workspace.uri)} has no micrograph to label; see {command}")
+    ledger = pd.concat(batches, ignore_index=True)
     labels = {key: label for key, label in read_matched_labels([path], ledger).items() if label.kinds[0] != "counts"}
     if not labels:
         raise ValueError(f"{option} {path}: it has counts; a reference needs boxes, outlines or points")
