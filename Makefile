@@ -5,7 +5,7 @@ newest_python = $(firstword $(foreach version,3.13 3.12 3.11,$(call can_make_ven
 PYTHON ?= $(or $(newest_python),$(error Python 3.11, 3.12 or 3.13 with venv is needed; name it with PYTHON=))
 BIN := .venv/bin
 DEMO ?= demo
-JOBS ?= 2
+JOBS ?= 3
 
 .PHONY: install install-dev install-gpu demo test test-gpu lint docs bench bench-gpu lock clean
 .DELETE_ON_ERROR:

@@ -205,6 +205,7 @@ def test_calibrate_keeps_what_is_beside_its_models(small_archive, workspace, tmp
             "log",
             "log/card.toml",
             "log/quality_model.safetensors",
+            "log/labelled_images.json",
             "log/domain.safetensors",
             "log/trust.png",
         }
