@@ -247,7 +247,7 @@ def cap_candidates(maxima: Maxima, sigmas: np.ndarray, settings: Detect) -> tupl
     if settings.polarity in ("bright", "dark"):
         keep = keep[maxima.polarity == scales.parse_polarity(settings.polarity)[0]]
     n_by_sign = {sign: int((maxima.polarity[keep] == sign).sum()) for sign in (1, -1)}
-    keep = np.sort(np.concatenate([keep[maxima.polarity[keep] == sign][:limit] for sign in (1, -1)]))
+    keep = keep[scales.list_first_of_polarities(maxima.polarity[keep], limit)]
     if settings.polarity == "auto":
         keep = keep[maxima.polarity[keep] == scales.select_stronger_polarity(scales.select_maxima(maxima, keep))]
     # Noise searched at a threshold near zero has millions of maxima: pruning sees the strongest of them only.

@@ -37,7 +37,6 @@ class WindowSearch(NamedTuple):
     number: np.ndarray  # (windows,) equal for windows of equal settings
     sigmas: np.ndarray  # of all windows in a row, px
     first_scale: np.ndarray  # (windows,) where the sigmas of a window begin
-    shape: tuple[int, int]  # of the image
 
     def list_overlaps(self, pool: Pool) -> np.ndarray:
         """The overlap that the window of each maximum allows."""
@@ -108,7 +107,7 @@ def _search_windows(image, settings: Detect, windows: Sequence[DetectWindow], li
         sigmas.append(candidates.sigmas)
         parts.append(maxima._replace(scale=maxima.scale + first_scale[-1]))
         owners.append(np.full(len(maxima.y), k))
-    every = Maxima(*(np.concatenate(column) for column in zip(*parts)))
+    every = scales.join_maxima(parts)
     order = scales.order_maxima(every)
     maxima = scales.select_maxima(every, order)
     window = np.concatenate(owners)[order]
@@ -116,7 +115,7 @@ def _search_windows(image, settings: Detect, windows: Sequence[DetectWindow], li
     # A maximum beyond its window is of use only where other settings hold.
     keep = (window == home) | (number[window] != number[home])
     pool = select_pool(Pool(maxima, window, home), keep)
-    return WindowSearch(own_settings, number, np.concatenate(sigmas), np.array(first_scale), image.shape), pool
+    return WindowSearch(own_settings, number, np.concatenate(sigmas), np.array(first_scale)), pool
 
 
 def _paint_windows(windows: Sequence[DetectWindow], shape: tuple[int, int]) -> np.ndarray:
@@ -157,7 +156,7 @@ def _add_orphans(remaining: Pool, outside_maxima: Pool, search: WindowSearch) ->
     limit = np.minimum(search.list_overlaps(outside_maxima)[first], search.list_overlaps(remaining)[second])
     is_orphan[first[shared > np.minimum(limit, SEAM_OVERLAP)]] = False
     orphans = search.prune(select_pool(outside_maxima, is_orphan))
-    maxima = Maxima(*(np.concatenate(column) for column in zip(remaining.maxima, orphans.maxima)))
+    maxima = scales.join_maxima([remaining.maxima, orphans.maxima])
     order = scales.order_maxima(maxima)
     window = np.append(remaining.window, orphans.window)
     return select_pool(Pool(maxima, window, np.append(remaining.home, orphans.home)), order)

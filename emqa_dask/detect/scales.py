@@ -86,9 +86,14 @@ def select_maxima(maxima: Maxima, keep: np.ndarray | slice) -> Maxima:
     return Maxima(*(column[keep] for column in maxima))
 
 
+def join_maxima(parts: list[Maxima]) -> Maxima:
+    """All maxima of `parts`, one part after the other."""
+    return Maxima(*(np.concatenate(columns) for columns in zip(*parts)))
+
+
 def sort_maxima(parts: list[Maxima]) -> Maxima:
     """All maxima of `parts` in the order of `order_maxima`."""
-    every = Maxima(*(np.concatenate(part) for part in zip(*parts)))
+    every = join_maxima(parts)
     return select_maxima(every, order_maxima(every))
 
 
@@ -113,10 +118,12 @@ def cap_maxima(maxima: Maxima, max_per_polarity: int) -> Maxima:
     """The first `max_per_polarity` maxima of each polarity."""
     if len(maxima.y) <= max_per_polarity:
         return maxima
-    keep = np.zeros(len(maxima.y), bool)
-    for sign in (1, -1):
-        keep[np.flatnonzero(maxima.polarity == sign)[:max_per_polarity]] = True
-    return select_maxima(maxima, keep)
+    return select_maxima(maxima, list_first_of_polarities(maxima.polarity, max_per_polarity))
+
+
+def list_first_of_polarities(polarity: np.ndarray, max_per_polarity: int) -> np.ndarray:
+    """Indices, ascending, of the first `max_per_polarity` of each polarity."""
+    return np.sort(np.concatenate([np.flatnonzero(polarity == sign)[:max_per_polarity] for sign in (1, -1)]))
 
 
 def is_in_region(region: SearchRegion | None, y: Any, x: Any) -> Any:
