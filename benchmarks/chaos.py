@@ -167,7 +167,7 @@ def disturb(
     run.repeated = sorted(parts.repeated)
     run.raced = sorted(parts.raced)
     run.broken += [f"damaged part {text}" for text in parts.damaged]
-    run.broken += [f"written again: {len(run.repeated)} finished parts"] if run.repeated else []
+    run.broken += [f"written again: {', '.join(run.repeated)}"] if run.repeated else []
 
 
 def _judge_end(run: Run, code: int, struck: list[Blow], log: Path) -> None:

@@ -203,6 +203,21 @@ def test_a_lost_part_is_made_again(done, small_archive, in_process, tmp_path):
     assert_same_results(done, root, in_process, in_process)
 
 
+@pytest.mark.parametrize("other", [None, "detections"])  # without detections, the partition gets its own task
+def test_a_lost_part_leaves_other_parts_alone(done, small_archive, in_process, tmp_path, other):
+    folders = list_run_folders(in_process)
+    for table in sorted(set(folders) - {"thumbnails"}):  # thumbnails are made with the pixels
+        root = tmp_path / table
+        shutil.copytree(done, root)
+        part_name = sorted(path.name for path in (root / folders[table]).glob("*.parquet"))[0]
+        for lost in {table, other} - {None}:
+            (root / folders[lost] / part_name).unlink()
+        before = {p: p.stat().st_mtime_ns for name in folders.values() for p in (root / name).glob("*.parquet")}
+        assert quietly(small_archive, root, in_process)[0] == 0
+        assert {p.relative_to(root) for p, when in before.items() if p.stat().st_mtime_ns != when} == set(), table
+        assert_same_results(done, root, in_process, in_process)
+
+
 def test_a_file_that_vanishes_is_one_failed_row(small_archive, in_process, tmp_path):
     archive = tmp_path / "archive"
     root = tmp_path / "ws"

@@ -69,7 +69,11 @@ def make_measurements_together(
     names = list(dict.fromkeys(rows["partition"]))
     partition_names = dict(zip(rows["micrograph_id"], rows["partition"], strict=True))
     for table, new_rows in measure_stored_objects(workspace, rows, settings, names).items():
-        table_rows = pd.DataFrame(new_rows, columns=SCHEMAS[table].names)
+        # A killed run may have left one of the two tables: what is there stays.
+        schema = SCHEMAS[table]
+        missing = [name for name in names if not parts.has_part(workspace.uri, folders[table], name, schema)]
+        table_rows = pd.DataFrame(new_rows, columns=schema.names)
         row_names = table_rows["micrograph_id"].map(partition_names)
-        parts.write_parts(workspace.uri, folders[table], table_rows, row_names, names, SCHEMAS[table])
+        is_missing = row_names.isin(missing)
+        parts.write_parts(workspace.uri, folders[table], table_rows[is_missing], row_names[is_missing], missing, schema)
     return {"stages": {"measure": time.perf_counter() - started}, "n_images": len(rows)}

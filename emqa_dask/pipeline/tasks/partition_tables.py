@@ -65,7 +65,8 @@ def make_tables(
     if set(MEASUREMENT_TABLES) & set(missing):
         with stages.time_stage("measure"):
             measured_rows = measure_stored_objects(workspace, rows, settings, [partition.name])
-            _write(workspace, partition, table_folders, measured_rows, stages.failures)
+            missing_rows = {table: measured_rows[table] for table in MEASUREMENT_TABLES if table in missing}
+            _write(workspace, partition, table_folders, missing_rows, stages.failures)
     n_bytes = sum(row.height_px * row.width_px * np.dtype(row.dtype).itemsize for row in remaining.itertuples())
     return {
         "stages": stages.seconds,
