@@ -26,7 +26,7 @@ from emqa_dask.store import files, parts
 from emqa_dask.store.layout import Workspace
 
 IMAGE_PAGE = "micrograph.html"  # in the folder of the report: the page of each image
-MIN_MICROGRAPHS_OF_PAGE_WORKERS = 1000  # a page takes 5 ms or more, and workers about 3 s to start
+MIN_MICROGRAPHS_OF_PAGE_WORKERS = 1000  # a page takes 1.6 ms, and workers about 3 s to start
 MIN_MICROGRAPHS_OF_WORKERS = 50_000  # of smaller workspaces this process reads the tables before workers have started
 
 

@@ -3,12 +3,12 @@
 import base64
 import json
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from emqa_dask import tables
 from emqa_dask.pipeline.tasks.nearest_labelled import describe_nearest
@@ -38,6 +38,9 @@ TABLES = {  # that are read, with their columns
     "regions": ["micrograph_id", "y0", "x0", "height_px", "width_px", "predictive_entropy_nats"],
     "custom_checks": tables.CUSTOM_CHECKS.names,
 }
+LONG_TABLES = ("detections", "tiles")  # that have many rows of an image
+
+Columns: TypeAlias = Mapping[str, NDArray]  # values of the same rows, by the name of the column
 
 
 class Neighbours(NamedTuple):
@@ -63,21 +66,23 @@ def write_image_data(
     digests: dict[str, str] = {}
     names = list(neighbours)
     ids = [micrograph_id for images in neighbours.values() for micrograph_id in images]
-    own_tables = _read_tables(workspace, settings, names, ids)
+    image_tables = _read_tables(workspace, settings, names, ids)
     nearest = describe_nearest(workspace, settings, names, ids, addresses)
     rows = _read_rows(workspace, names, ids)
+    headers = image_details.describe_headers(rows)
+    records = rows.to_dict("records")
+    positions = rows.groupby("partition", sort=False).indices
     for name, images in neighbours.items():
-        own_rows = rows[rows["partition"].eq(name)]
+        own_positions = positions.get(name, [])
         levels = {}
         if settings.report.pictures == "full":
-            levels = write_pictures(workspace, name, own_rows)
-        headers = image_details.describe_headers(own_rows)
-        descriptions = {
-            row["micrograph_id"]: _describe_image(
-                row, headers[row["micrograph_id"]], own_tables, images[row["micrograph_id"]], settings, levels, nearest
+            levels = write_pictures(workspace, name, rows.iloc[own_positions])
+        descriptions = {}
+        for row in (records[k] for k in own_positions):
+            micrograph_id = row["micrograph_id"]
+            descriptions[micrograph_id] = _describe_image(
+                row, headers[micrograph_id], image_tables, images[micrograph_id], settings, levels, nearest
             )
-            for row in own_rows.to_dict("records")
-        }
         text = json.dumps({"partition": name, "images": descriptions}, separators=(",", ":"), allow_nan=False)
         uri = workspace.image_data(name)
         files.write_bytes(uri, f"emqa.addImages({text});\n".encode("ascii"))
@@ -85,11 +90,25 @@ def write_image_data(
     return {"n_images": len(rows), "digests": digests}
 
 
-def _read_tables(
-    workspace: Workspace, settings: Settings, names: Sequence[str], ids: Sequence[str]
-) -> dict[str, dict[str, pd.DataFrame]]:
-    """Rows of the images `ids` in each of TABLES, by micrograph_id."""
-    own_tables = {}
+class ImageTables(NamedTuple):
+    """Rows of some images by table and micrograph_id; an image without rows in a table is missing there."""
+
+    columns: dict[str, dict[str, Columns]]  # of the tables whose images have many rows
+    records: dict[str, dict[str, list[dict]]]  # of the others
+    checks: dict[str, image_details.Details]
+
+    def select_columns(self, table: str, micrograph_id: str) -> Columns:
+        """Columns of the image's rows in `table`, one of LONG_TABLES."""
+        return self.columns.get(table, {}).get(micrograph_id) or dict.fromkeys(TABLES[table], np.empty(0, object))
+
+    def select_records(self, table: str, micrograph_id: str) -> list[dict]:
+        """The image's rows in `table`."""
+        return self.records.get(table, {}).get(micrograph_id, [])
+
+
+def _read_tables(workspace: Workspace, settings: Settings, names: Sequence[str], ids: Sequence[str]) -> ImageTables:
+    """Rows of the images `ids` in each of TABLES."""
+    image_tables = ImageTables({}, {}, {})
     for table, folder in list_run_folders(settings).items():
         if table not in TABLES or (table == "thumbnails" and settings.report.pictures == "none"):
             continue
@@ -98,8 +117,25 @@ def _read_tables(
         rows = parts.read_table(
             workspace.uri, folder, SCHEMAS[table], TABLES[table], own_names, ("micrograph_id", list(ids))
         )
-        own_tables[table] = dict(list(rows.groupby("micrograph_id")))
-    return own_tables
+        indices = rows.groupby("micrograph_id", sort=False).indices
+        if table == "custom_checks":
+            image_tables.checks.update(image_details.describe_checks(rows, settings.flags.custom))
+        elif table in LONG_TABLES:
+            columns = {name: rows[name].to_numpy() for name in TABLES[table]}
+            image_tables.columns[table] = {
+                micrograph_id: select_rows(columns, own_indices) for micrograph_id, own_indices in indices.items()
+            }
+        else:
+            records = rows.to_dict("records")
+            image_tables.records[table] = {
+                micrograph_id: [records[k] for k in own_indices] for micrograph_id, own_indices in indices.items()
+            }
+    return image_tables
+
+
+def select_rows(columns: Columns, selection: NDArray) -> Columns:
+    """The rows of `columns` that `selection` (a mask or indices) names."""
+    return {name: values[selection] for name, values in columns.items()}
 
 
 def _read_rows(workspace: Workspace, names: Sequence[str], ids: Sequence[str]) -> pd.DataFrame:
@@ -122,23 +158,18 @@ def _read_rows(workspace: Workspace, names: Sequence[str], ids: Sequence[str]) -
 def _describe_image(
     row: dict,
     header_details: image_details.Details,
-    own_tables: Mapping[str, Mapping[str, pd.DataFrame]],
+    image_tables: ImageTables,
     neighbours: Neighbours,
     settings: Settings,
     levels: Mapping[str, PictureLevels],
     nearest: Mapping[tuple[str, str], list[dict]],
 ) -> dict:
     """What the page of the image `row` shows."""
-
-    def select(table: str) -> pd.DataFrame:
-        rows = own_tables.get(table, {}).get(row["micrograph_id"])
-        return _make_empty_table(table) if rows is None else rows
-
+    micrograph_id = row["micrograph_id"]
     shape = int(row["height_px"]), int(row["width_px"])
-    jpegs = select("thumbnails")["jpeg"].dropna()
-    regions = select("regions").to_dict("records")
-    checks = image_details.describe_checks(select("custom_checks"), settings.flags.custom)
-    picture_levels = levels.get(row["micrograph_id"])
+    jpegs = [own["jpeg"] for own in image_tables.select_records("thumbnails", micrograph_id) if own["jpeg"] is not None]
+    regions = image_tables.select_records("regions", micrograph_id)
+    picture_levels = levels.get(micrograph_id)
     return {
         "uri": escape_invisible(row["uri"]),
         "frame": int(row["frame"]),
@@ -149,23 +180,17 @@ def _describe_image(
         "explanation": escape_invisible(row["explanation"]),
         "numbers": dict(zip(ROW_NUMBERS, micrograph_data.list_numbers([row[name] for name in ROW_NUMBERS]))),
         "class": escape_invisible(row["predicted_class"]) or None,
-        "details": header_details + checks.get(row["micrograph_id"], []),
+        "details": header_details + image_tables.checks.get(micrograph_id, []),
         "header": micrograph_data.shorten_header(row["header"]),
         "provenance": _list_provenance(row),
         "chosen": escape_invisible(row["chosen_detector"]) or None,
-        "detectors": _describe_detectors(row["micrograph_id"], select, shape, nearest),
-        "tiles": micrograph_data.describe_tiles(select("tiles")),
+        "detectors": _describe_detectors(micrograph_id, image_tables, shape, nearest),
+        "tiles": micrograph_data.describe_tiles(image_tables.select_columns("tiles", micrograph_id)),
         "entropy": micrograph_data.describe_entropy(regions[0], shape) if regions else None,
-        "jpeg": base64.b64encode(jpegs.iloc[0]).decode() if len(jpegs) else None,
+        "jpeg": base64.b64encode(jpegs[0]).decode() if jpegs else None,
         "pictures": picture_levels._asdict() if picture_levels else None,
         **neighbours._asdict(),
     }
-
-
-@lru_cache(maxsize=len(TABLES))
-def _make_empty_table(table: str) -> pd.DataFrame:
-    """No rows, with the columns of TABLES; it is made once, since most images lack rows of some tables."""
-    return tables.empty(SCHEMAS[table])[TABLES[table]]
 
 
 def _list_provenance(row: dict) -> list[list[str]]:
@@ -180,19 +205,22 @@ def _list_provenance(row: dict) -> list[list[str]]:
 
 
 def _describe_detectors(
-    micrograph_id: str, select, shape: tuple[int, int], nearest: Mapping[tuple[str, str], list[dict]]
+    micrograph_id: str,
+    image_tables: ImageTables,
+    shape: tuple[int, int],
+    nearest: Mapping[tuple[str, str], list[dict]],
 ) -> list[dict]:
-    """Detections and predictions of each detector with evidence; `select(table)` gives the rows of the image."""
-    detections = select("detections")
-    predictions = {row["detector"]: row for row in select("predictions").to_dict("records")}
+    """Detections and predictions of each detector with evidence."""
+    detections = image_tables.select_columns("detections", micrograph_id)
+    predictions = {row["detector"]: row for row in image_tables.select_records("predictions", micrograph_id)}
     descriptions = []
-    for evidence in select("evidence").to_dict("records"):
+    for evidence in image_tables.select_records("evidence", micrograph_id):
         name = evidence["detector"]
         prediction = predictions.get(name, {})
         numbers = micrograph_data.list_numbers([prediction.get(column, float("nan")) for column in F1_NUMBERS])
         floor = float(np.nan_to_num(evidence["score_floor"]))
         (agreement,) = micrograph_data.list_numbers([evidence["detector_agreement"]])
-        own_detections = detections[detections["detector"].eq(name)]
+        own_detections = select_rows(detections, detections["detector"] == name)
         descriptions.append(
             {
                 "name": name,
