@@ -153,7 +153,13 @@ def read_detector_and_floor(name: str) -> tuple[str, float]:
 
 def read_agreement_detectors(name: str) -> tuple[str, ...]:
     """Detectors whose agreement with its own a quality model looks at, in the alphabet's order; none for most."""
-    quality_table = read_model_card(locate_model(name)).get("quality_model", {})
+    directory = locate_model(name)
+    return _read_agreement_detectors(directory, digest_model_card(directory))
+
+
+@functools.lru_cache(maxsize=8)
+def _read_agreement_detectors(directory: Path, digest: str) -> tuple[str, ...]:
+    quality_table = read_model_card(directory).get("quality_model", {})
     return tuple(quality_table.get("agreement_detectors", ()))
 
 
