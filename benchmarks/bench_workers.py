@@ -1,9 +1,11 @@
-"""Do more workers do more? Images/s of the LoG stage with 1 and 2 workers, and of tasks that only wait with 1 to 32.
+"""Do more workers do more? The LoG stage with 1 and 2 workers, and `emqa bench` with stubs that only wait, up to 32.
 
-Stages run as a run runs them: the same executor on the local scheduler, window and all. The LoG stage reads a stored
-workspace and writes its parts; the waiting tasks stand for a slow disk or network. Efficiency is the rate over the
-rate of one worker times the number of workers. "plain" is the LoG stage in a pool of processes without Dask: what the
-machine's cores give, which share caches, memory and clock.
+`log`: the stage runs as a run runs it, with its executor on local workers, on a stored workspace. "plain" is the same
+work in a pool of processes without Dask: what the machine's cores give, which share caches, memory and clock.
+
+`stubs`: whole runs of `emqa bench` whose tasks wait in place of all work on pixels (scale_stubs.py). Each image waits
+`--compute-s` on its worker and `--disk-s` for a disk that serves one worker at a time. The law that is fitted to the
+runs is printed beside these times. Cores are not what limits stubs, so that two cores can measure 32 workers.
 """
 
 import argparse
@@ -20,109 +22,129 @@ from pathlib import Path
 
 from benchmarks import scale_stubs
 from benchmarks.bench_end_to_end import write_archive
+from benchmarks.bench_scale import write_archive as write_empty_files
 from emqa_dask.pipeline import PRELOAD
 from emqa_dask.pipeline.commands import make_tables, triage
+from emqa_dask.pipeline.commands.bench import BenchOptions, bench
 from emqa_dask.pipeline.workspace import micrograph_ledger
 from emqa_dask.pipeline.workspace.stages import list_run_folders
-from emqa_dask.run.cluster import open_cluster
+from emqa_dask.run.cluster import open_cluster, start_fork_server
 from emqa_dask.run.execute import Task, execute
 from emqa_dask.run.workers import SPAWN_VARIABLES, START_METHOD, WORKER_VARIABLES, set_variables
 from emqa_dask.settings import Settings, replace
 from emqa_dask.store.layout import Workspace
 
+PARTS = ("log", "stubs")
+TABLES = ("thumbnails", "detections")  # that the LoG stage makes
 
-def quiet(text: str) -> None:
-    pass
+
+def keep_silent(text: str) -> None:
+    """Says nothing."""
 
 
-def prepare(folder: Path, n: int, size: int, settings: Settings) -> str:
+def store_micrographs(folder: Path, n: int, size: int, settings: Settings) -> str:
     """A workspace with `n` stored micrographs."""
     write_archive(folder / "archive", n, size, seed=1)
-    triage.run(str(folder / "archive"), str(folder / "ws"), settings, steps=("ingest",), say=quiet)
+    triage.run(str(folder / "archive"), str(folder / "ws"), settings, steps=("ingest",), say=keep_silent)
     return str(folder / "ws")
 
 
-def tasks_of(root: str, settings: Settings) -> list[Task]:
+def list_tasks(root: str, settings: Settings) -> list[Task]:
     """The stage detect on all of the workspace, none of it done."""
     shutil.rmtree(Path(root) / list_run_folders(settings)["detections"], ignore_errors=True)
-    wanted = ("thumbnails", "detections")
+    workspace = Workspace(root)
     return [
-        Task(p.name, (root, p, rows, settings, wanted), len(p))
-        for p, rows in micrograph_ledger.iter_partitions(Workspace(root))
+        Task(partition.name, (workspace, partition, packed_rows, settings, TABLES), len(partition))
+        for partition, packed_rows in micrograph_ledger.iter_packed_partitions(workspace, make_tables.TASK_COLUMNS)
     ]
 
 
-def plain(n: int, root: str, settings: Settings) -> float:
+def measure_pool(n: int, root: str, settings: Settings) -> float:
     """Micrographs per second of the stage detect in `n` processes that share nothing but a queue."""
-    tasks = tasks_of(root, settings)
+    tasks = list_tasks(root, settings)
     with set_variables(SPAWN_VARIABLES | WORKER_VARIABLES):
         context = multiprocessing.get_context(START_METHOD)
         with concurrent.futures.ProcessPoolExecutor(n, mp_context=context) as pool:
-            list(pool.map(abs, range(4 * n)))  # they are there
-            list(pool.map(make_tables.make_partition, *zip(*(task.args for task in tasks[:n]))))
-            tasks = tasks_of(root, settings)
+            list(pool.map(abs, range(4 * n)))  # starts the processes
+            list(pool.map(make_tables.make_partition, *zip(*(task.args for task in tasks[:n]), strict=True)))
+            tasks = list_tasks(root, settings)
             started = time.perf_counter()
-            records = list(pool.map(make_tables.make_partition, *zip(*(task.args for task in tasks))))
+            records = list(pool.map(make_tables.make_partition, *zip(*(task.args for task in tasks), strict=True)))
             seconds = time.perf_counter() - started
     assert {record["outcome"] for record in records} == {"done"}
     return sum(record["n_images"] for record in records) / seconds
 
 
-def detect(client, root: str, settings: Settings) -> float:
+def measure_stage(client, root: str, settings: Settings) -> float:
     """Micrographs per second of the stage detect on all of the workspace."""
-    tasks = tasks_of(root, settings)
+    tasks = list_tasks(root, settings)
     started = time.perf_counter()
     results = list(execute(make_tables.make_partition, tasks, stage="detect", client=client))
     seconds = time.perf_counter() - started
     assert {result.outcome for result in results} == {"done"}
-    return sum(map(len, (task.args[1] for task in tasks))) / seconds
+    return sum(task.n_images for task in tasks) / seconds
 
 
-def wait(client, n_workers: int, seconds: float, per_worker: int) -> float:
-    """Tasks per second where each only waits."""
-    tasks = [Task(str(k), (seconds,), 1) for k in range(n_workers * per_worker)]
-    started = time.perf_counter()
-    results = list(execute(scale_stubs.wait, tasks, stage="wait", client=client))
-    assert {result.outcome for result in results} == {"done"}
-    return len(tasks) / (time.perf_counter() - started)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--n", type=int, default=400, help="micrographs of the LoG stage, default 400")
-    parser.add_argument("--size", type=int, default=1024, help="px, default 1024")
-    parser.add_argument("--rounds", type=int, default=3, help="1 and 2 workers alternate so often, default 3")
-    parser.add_argument("--seconds", type=float, default=2.0, help="that a waiting task takes, default 2")
-    parser.add_argument("--json", metavar="OUT", help="write the figures there, too")
-    options = parser.parse_args()
-    rows = []
+def measure_log(folder: Path, n: int, size: int, rounds: int) -> list[dict]:
+    """Rates of the LoG stage with 1 and 2 workers, which alternate, and their efficiency."""
     settings = replace(
         Settings(), {"run": {"workers": 2}, "detect": {"detectors": ["log"]}, "store": {"shard_length": 4}}
     )
-    with tempfile.TemporaryDirectory(prefix="emqa-workers-") as folder:
-        root = prepare(Path(folder), options.n, options.size, settings)
-        results: dict[tuple[str, int], list[float]] = {(stage, n): [] for stage in ("plain", "LoG") for n in (1, 2)}
-        for _ in range(options.rounds):
-            for n in (1, 2):
-                results["plain", n].append(plain(n, root, settings))
-                with open_cluster(replace(settings, {"run": {"workers": n}}), PRELOAD, quiet) as client:
-                    client.wait_for_workers(n)
-                    results["LoG", n].append(detect(client, root, settings))
-        for (stage, n), rates in results.items():
-            rows.append({"stage": stage, "workers": n, "per_s": statistics.median(rates), "rates": rates})
-    for n in (1, 2, 4, 8, 16, 32):
-        with open_cluster(replace(settings, {"run": {"workers": n}}), ["benchmarks.scale_stubs"], quiet) as client:
-            client.wait_for_workers(n)
-            rows.append({"stage": "wait", "workers": n, "per_s": wait(client, n, options.seconds, 10)})
-    for row in rows:
-        one = next(other["per_s"] for other in rows if other["stage"] == row["stage"])
-        row["efficiency"] = row["per_s"] / one / row["workers"]
-        print(
-            f"{row['stage']:<5} {row['workers']:>3} workers {row['per_s']:>8.2f}/s  efficiency {row['efficiency']:.2f}"
-        )
+    root = store_micrographs(folder, n, size, settings)
+    results: dict[tuple[str, int], list[float]] = {(stage, n): [] for stage in ("plain", "LoG") for n in (1, 2)}
+    for _ in range(rounds):
+        for n_workers in (1, 2):
+            results["plain", n_workers].append(measure_pool(n_workers, root, settings))
+            own_settings = replace(settings, {"run": {"workers": n_workers}})
+            with open_cluster(own_settings, PRELOAD, keep_silent) as client:
+                client.wait_for_workers(n_workers)
+                results["LoG", n_workers].append(measure_stage(client, root, settings))
+    rows = []
+    for (stage, n_workers), rates in results.items():
+        per_s = statistics.median(rates)
+        one = statistics.median(results[stage, 1])
+        efficiency = per_s / one / n_workers
+        rows.append({"stage": stage, "workers": n_workers, "per_s": per_s, "rates": rates, "efficiency": efficiency})
+        print(f"{stage:<5} {n_workers:>3} workers {per_s:>8.2f}/s  efficiency {efficiency:.2f}")
+    return rows
+
+
+def measure_stubs(folder: Path, out: Path, times: scale_stubs.StubTimes, options: BenchOptions) -> dict:
+    """The document of `emqa bench` on stubs."""
+    settings = replace(Settings(), {"detect": {"detectors": ["log"]}, "store": {"shard_length": 2, "verify_gib": 0}})
+    write_empty_files(folder / "files", options.n_files)
+    with scale_stubs.use_stubs(times):
+        document = bench(str(folder / "files"), str(out), settings, options)
+    law = document["summary"]["law"]
+    print(f"true: compute {times.compute_s:.3f} s, disk {times.disk_s:.3f} s per image; fitted: {law}")
+    return document
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--n", type=int, default=400, help="micrographs of the LoG stage, default 400")
+    parser.add_argument("--size", type=int, default=1024, help="px, default 1024")
+    parser.add_argument("--rounds", type=int, default=3, help="all numbers of workers alternate so often, default 3")
+    parser.add_argument("--workers", type=int, nargs="+", default=[1, 2, 4, 8, 16, 32], help="of the stubs")
+    parser.add_argument("--stubs", type=int, default=128, help="images of the stubs, default 128")
+    parser.add_argument("--compute-s", type=float, default=3.0, help="of a stub, default 3")
+    parser.add_argument("--disk-s", type=float, default=0.0, help="of a stub, default 0")
+    parser.add_argument("--json", metavar="OUT", help="write the figures there, too")
+    options = parser.parse_args(arguments)
+    start_fork_server([*PRELOAD, "benchmarks.scale_stubs"])
     machine = {"cores": os.cpu_count(), "python": platform.python_version(), "platform": platform.platform()}
+    figures: dict = {"machine": machine}
+    with tempfile.TemporaryDirectory(prefix="emqa-workers-") as scratch:
+        folder = Path(scratch)
+        if "log" in options.parts:
+            figures["rows"] = measure_log(folder, options.n, options.size, options.rounds)
+        if "stubs" in options.parts:
+            times = scale_stubs.StubTimes(options.disk_s, options.compute_s)
+            bench_options = BenchOptions(tuple(options.workers), options.rounds, options.stubs)
+            figures["stubs"] = times._asdict() | measure_stubs(folder, folder / "stubs.json", times, bench_options)
     if options.json:
-        Path(options.json).write_text(json.dumps({"machine": machine, "rows": rows}, indent=2) + "\n")
+        Path(options.json).write_text(json.dumps(figures, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -4,16 +4,21 @@ survey_files() and make_partition() write the parts that tasks.survey and tasks.
 files and without arithmetic on images.
 """
 
+import contextlib
+import fcntl
 import functools
 import hashlib
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from emqa_dask import tables
 from emqa_dask.archive.survey import compute_micrograph_id
+from emqa_dask.pipeline.commands import ingest, make_tables
 from emqa_dask.pipeline.tasks import survey as survey_tasks
 from emqa_dask.pipeline.workspace.micrograph_ledger import unpack_rows
 from emqa_dask.pipeline.workspace.stages import SCHEMAS, list_run_folders
@@ -55,7 +60,7 @@ def survey_files(workspace, name, entries, settings, call) -> dict:
 
 
 @functools.lru_cache(maxsize=1)
-def _example() -> dict[str, pd.DataFrame]:
+def make_example() -> dict[str, pd.DataFrame]:
     """Rows of each table for one real synthetic micrograph."""
     from emqa_dask.detect.log import detect_image
     from emqa_dask.pipeline.tasks import image_measurement, map_tiles, measure_objects, predict
@@ -83,6 +88,11 @@ def _example() -> dict[str, pd.DataFrame]:
 
 
 def make_partition(workspace, partition, packed_rows, settings, wanted, call) -> dict:
+    """write_example() with an example that each worker makes."""
+    return write_example(make_example(), workspace, partition, packed_rows, settings, wanted)
+
+
+def write_example(example, workspace, partition, packed_rows, settings, wanted) -> dict:
     """Every part that partition_tables.make_tables() would write, from one example image, with a signature each."""
     started = time.perf_counter()
     rows = unpack_rows(packed_rows)
@@ -93,8 +103,8 @@ def make_partition(workspace, partition, packed_rows, settings, wanted, call) ->
     n = len(rows)
     rng = np.random.default_rng(int(ids[0][:8], 16))
     repeated = {
-        table: pd.concat([example] * n, ignore_index=True).assign(micrograph_id=np.repeat(ids, len(example)))
-        for table, example in _example().items()
+        table: pd.concat([table_rows] * n, ignore_index=True).assign(micrograph_id=np.repeat(ids, len(table_rows)))
+        for table, table_rows in example.items()
         if table in wanted
     }
     if "features" in repeated:
@@ -116,7 +126,34 @@ def write_shard(workspace, partition) -> None:
     path.write_bytes(b"0")
 
 
-def wait(seconds: float, call) -> dict:
-    """A task that only waits, as for a disk or a network."""
-    time.sleep(seconds)
-    return {"n_images": 1}
+class StubTimes(NamedTuple):
+    """Seconds that the stubs of an image take, in which they only wait."""
+
+    disk_s: float  # of a disk that serves one worker at a time
+    compute_s: float  # of a worker by itself
+
+
+def make_slow_partition(times, example, workspace, partition, packed_rows, settings, wanted, call) -> dict:
+    """write_example() after the StubTimes `times` of each image."""
+    started = time.perf_counter()
+    for _ in range(len(partition)):
+        with (Path(workspace.uri) / "disk.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            time.sleep(times.disk_s)
+    read = time.perf_counter()
+    time.sleep(len(partition) * times.compute_s)
+    computed = time.perf_counter()
+    record = write_example(example, workspace, partition, packed_rows, settings, wanted)
+    return record | {"stages": {"disk": read - started, "compute": computed - read} | record["stages"]}
+
+
+@contextlib.contextmanager
+def use_stubs(times: StubTimes) -> Iterator[None]:
+    """Runs in the block use stubs for reading files and for all work on pixels."""
+    survey_function, partition_function = ingest.survey_files, make_tables.make_partition
+    ingest.survey_files = survey_files
+    make_tables.make_partition = functools.partial(make_slow_partition, times, make_example())
+    try:
+        yield
+    finally:
+        ingest.survey_files, make_tables.make_partition = survey_function, partition_function

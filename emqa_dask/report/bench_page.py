@@ -17,11 +17,6 @@ PLOT_STYLE = """.ideal{stroke:currentColor;stroke-dasharray:4 4;opacity:.6}.line
 def render_bench_page(document: Mapping[str, Any]) -> str:
     """HTML of a measurement, one file that loads nothing; `document` is what emqa bench writes as JSON."""
     summary = document["summary"]
-    law = summary["law"]
-    law_text = (
-        f"Time = {law['start_s']:.1f} s + images × ({1000 * law['shared_s']:.2f} ms + {1000 * law['compute_s']:.1f} ms "
-        f"/ workers). The measurements deviate from it by {100 * law['error']:.1f} %."
-    )
     return "".join(
         [
             render_head("emqa bench", STYLE + PLOT_STYLE) + "<h1>Scaling of emqa triage</h1>",
@@ -32,7 +27,7 @@ def render_bench_page(document: Mapping[str, Any]) -> str:
                 ("Scaling", "Workers", "Images", "Time", "Images/s", "MP/s", "Efficiency", "Memory, MiB"),
                 (_list_cells(row) for row in summary["groups"]),
             ),
-            f"<h2>Law</h2><p>{law_text}</p>",
+            f"<h2>Law</h2><p>{escape(format_law(summary['law']))}</p>",
             f"<h2>{summary['n_images']:,} images</h2>",
             render_table(
                 "Time and price",
@@ -53,6 +48,21 @@ def render_bench_page(document: Mapping[str, Any]) -> str:
     )
 
 
+def format_law(law: Mapping[str, float]) -> str:
+    """A run.scaling.ScalingLaw in words; where no limit of disk or network was reached, none is stated."""
+    per_worker = f"{1000 * law['compute_s']:.1f} ms / workers"
+    if law["io_s"]:
+        per_worker = f"the larger of {1000 * law['io_s']:.1f} ms and {per_worker}"
+    times = f"{law['start_s']:.1f} s + images x ({1000 * law['shared_s']:.2f} ms + {per_worker})"
+    return f"Time = {times}. The measurements deviate from it by {100 * law['error']:.1f} %."
+
+
+def format_efficiency(row: Mapping[str, Any]) -> str:
+    """The efficiency of a group of runs, with its interval where there is one."""
+    ends = "" if row["efficiency_low"] is None else f" ({row['efficiency_low']:.2f} to {row['efficiency_high']:.2f})"
+    return f"{row['efficiency']:.2f}{ends}"
+
+
 def _format_price(price: float | None) -> str:
     return "" if price is None else f"{price:,.2f}"
 
@@ -60,8 +70,7 @@ def _format_price(price: float | None) -> str:
 def _list_cells(row: Mapping[str, Any]) -> Iterator[str]:
     yield from (row["scaling"], f"{row['workers']:,}", f"{row['n_images']:,}", format_duration(row["seconds"]))
     yield from (f"{row['images_per_s']:.2f}", f"{row['megapixels_per_s']:.2f}")
-    ends = "" if row["efficiency_low"] is None else f" ({row['efficiency_low']:.2f} to {row['efficiency_high']:.2f})"
-    yield from (f"{row['efficiency']:.2f}{ends}", f"{row['peak_memory_mib']:,.0f}")
+    yield from (format_efficiency(row), f"{row['peak_memory_mib']:,.0f}")
 
 
 def _make_stage_table(groups: Sequence[Mapping[str, Any]]) -> str:

@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import optimize, stats
 
 LEVEL = 0.95  # of confidence intervals
+MIN_ERROR = 1e-6  # relative, of times; less is rounding
 MAX_WORKERS = 4096  # that a cluster is looked for with; as many as run.workers may be
 
 
@@ -21,35 +22,62 @@ class Interval(NamedTuple):
 
 
 class ScalingLaw(NamedTuple):
-    """Time of a run: start_s + n (shared_s + compute_s / workers) for n images (Amdahl 1967)."""
+    """Time of a run of n images: start_s + n (shared_s + max(io_s, compute_s / workers)).
+
+    Without io_s it is the law of Amdahl (1967).
+    """
 
     start_s: float  # that neither depends on the images nor on the workers: start, end, report of few images
-    shared_s: float  # of an image, that more workers do not reduce: driver, scheduler, disk and network at their limit
+    shared_s: float  # of an image, that more workers do not reduce: driver, scheduler, report
+    io_s: float  # of an image at the limit of a disk or network, on which workers wait; 0 where none was reached
     compute_s: float  # of an image on one worker
     error: float  # root mean square of the relative deviations of the measurements
 
     def predict_seconds(self, n_images: ArrayLike, workers: ArrayLike) -> NDArray[np.float64]:
         """Time of runs, broadcast over both arguments."""
         n_images, workers = np.asarray(n_images, float), np.asarray(workers, float)
-        return self.start_s + n_images * (self.shared_s + self.compute_s / workers)
+        return self.start_s + n_images * (self.shared_s + np.maximum(self.io_s, self.compute_s / workers))
 
 
 def fit_law(n_images: Sequence[int], workers: Sequence[int], seconds: Sequence[float]) -> ScalingLaw:
     """The law of measured runs: non-negative least squares of relative deviations.
 
-    ValueError without two numbers of workers. With one number of images, start and shared time cannot be told apart:
-    what does not shrink with the workers then counts as start.
+    A limit of disk or network is part of it where two or more numbers of workers are at the limit, two or more are
+    below, and the Bayesian information criterion is lower with it. ValueError without two numbers of workers. With one
+    number of images, start and shared time cannot be told apart: what does not shrink with the workers then counts as
+    start.
     """
     n, w, t = (np.asarray(values, float) for values in (n_images, workers, seconds))
-    if len(np.unique(w)) < 2:
+    counts = np.unique(w)
+    if len(counts) < 2:
         raise ValueError("a law of scaling needs runs with two numbers of workers")
-    columns = np.column_stack([np.ones_like(n), n, n / w])
-    is_used = np.array([True, len(np.unique(n)) > 1, True])
-    coefficients = np.zeros(3)
+    law = _fit_coefficients(n, w, t, limited_from=math.inf)
+    lowest = _compute_bic(law, len(t), 3)
+    for limited_from in counts[2:-1]:
+        limited = _fit_coefficients(n, w, t, limited_from)
+        highest_below = counts[counts < limited_from].max()
+        is_consistent = limited.compute_s / limited_from <= limited.io_s <= limited.compute_s / highest_below
+        if is_consistent and _compute_bic(limited, len(t), 4) < lowest:
+            law, lowest = limited, _compute_bic(limited, len(t), 4)
+    return law
+
+
+def _fit_coefficients(n: NDArray, w: NDArray, t: NDArray, limited_from: float) -> ScalingLaw:
+    """The law where runs with `limited_from` workers or more are at the limit of disk or network."""
+    is_limited = w >= limited_from
+    columns = np.column_stack([np.ones_like(n), n, n * is_limited, n / w * ~is_limited])
+    is_used = np.array([True, len(np.unique(n)) > 1, is_limited.any(), True])
+    coefficients = np.zeros(4)
     coefficients[is_used] = optimize.nnls(columns[:, is_used] / t[:, None], np.ones_like(t))[0]
     error = float(np.sqrt(np.mean((columns @ coefficients / t - 1) ** 2)))
-    start_s, shared_s, compute_s = coefficients.tolist()
-    return ScalingLaw(start_s, shared_s, compute_s, error)
+    start_s, shared_s = coefficients[:2].tolist()
+    io_s, compute_s = coefficients[2:].tolist()
+    return ScalingLaw(start_s, shared_s, io_s, compute_s, error)
+
+
+def _compute_bic(law: ScalingLaw, n_runs: int, n_coefficients: int) -> float:
+    """Bayesian information criterion of normal relative deviations."""
+    return 2 * n_runs * math.log(max(law.error, MIN_ERROR)) + n_coefficients * math.log(n_runs)
 
 
 def compute_efficiency(

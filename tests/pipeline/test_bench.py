@@ -10,7 +10,7 @@ from emqa_dask.pipeline.commands.bench_summary import compare_measurements, desc
 from emqa_dask.run.scaling import ScalingLaw
 from emqa_dask.settings import Settings, replace
 
-LAW = ScalingLaw(5.0, 0.01, 0.4, 0.0)
+LAW = ScalingLaw(start_s=5.0, shared_s=0.01, io_s=0.0, compute_s=0.4, error=0.0)
 
 
 def make_runs(workers=(1, 2, 4), rounds=2, n_files=40) -> list[dict]:

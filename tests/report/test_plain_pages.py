@@ -37,7 +37,7 @@ def render_bench():
     more = {"efficiency": 0.9, "efficiency_low": 0.8, "efficiency_high": 1.0}
     summary = {
         "groups": [{**group, "workers": 1, **ends}, {**group, "workers": 2, **more}],
-        "law": {"start_s": 1.0, "shared_s": 0.001, "compute_s": 0.5, "error": 0.02},
+        "law": {"start_s": 1.0, "shared_s": 0.001, "io_s": 0.0, "compute_s": 0.5, "error": 0.02},
         "n_images": 100_000,
         "predictions": [{"workers": 8, "hours": 2.0, "price": None}],
     }

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from emqa_dask.report.bench_page import format_efficiency, format_law
 from emqa_dask.run.progress import format_duration
 from emqa_dask.run.scaling import compute_efficiency, find_cheapest_workers, fit_law
 
@@ -86,18 +87,11 @@ def _name_interval(name: str, interval: tuple[float, float, float]) -> dict[str,
 def describe_summary(summary: Mapping[str, Any]) -> Iterator[str]:
     """Lines about a summary."""
     for row in summary["groups"]:
-        ends = ""
-        if row["efficiency_low"] is not None:
-            ends = f" ({row['efficiency_low']:.2f} to {row['efficiency_high']:.2f})"
         yield (
             f"{row['scaling']}: {row['workers']} workers, {row['n_images']:,} images: {row['images_per_s']:.2f} "
-            f"images/s, {row['megapixels_per_s']:.1f} MP/s, efficiency {row['efficiency']:.2f}{ends}"
+            f"images/s, {row['megapixels_per_s']:.1f} MP/s, efficiency {format_efficiency(row)}"
         )
-    law = summary["law"]
-    yield (
-        f"time = {law['start_s']:.1f} s + images x ({1000 * law['shared_s']:.1f} ms + {1000 * law['compute_s']:.0f} ms "
-        f"/ workers), to {100 * law['error']:.0f} %"
-    )
+    yield format_law(summary["law"])
     n_images = f"{summary['n_images']:,} images"
     for row in summary["predictions"]:
         price = f", price {row['price']:,.2f}" if row["price"] is not None else ""
