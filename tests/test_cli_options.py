@@ -129,6 +129,13 @@ def test_an_estimate_prints_the_quantities_that_are_named(workspace, tmp_path, c
     assert "  objects of all images: " in printed
     assert "  objects per image, median: " not in printed
     assert {"n_objects", "n_per_image_q50"} <= set(pd.read_csv(tmp_path / "e.csv")["quantity"])
+    assert main([*command, "--quantile", "0.25", "--quantile", "0.5"]) == 0
+    assert "  objects per image, 25 % quantile: " in capsys.readouterr().out
+    quantities = set(pd.read_csv(tmp_path / "e.csv")["quantity"])
+    assert {"n_per_image_q25", "n_per_image_q50"} <= quantities
+    assert "n_per_image_q90" not in quantities
+    assert main([*command, "--quantile", "50"]) == 1
+    assert "--quantile 50: give a probability between 0 and 1" in capsys.readouterr().err
     assert main([*command, "--show", "weight"]) == 1
     assert "--show weight: give one of density, mean_diameter" in capsys.readouterr().err
 

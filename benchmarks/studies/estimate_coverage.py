@@ -1,4 +1,4 @@
-"""How often 95 % intervals of density, mean diameter and swelling contain the truth, and how long they are.
+"""How often 95 % intervals of density, mean diameter, swelling and quantiles contain the truth, and how long they are.
 
     python -m benchmarks.studies.estimate_coverage --repetitions 500
     python -m benchmarks.studies.estimate_coverage --repetitions 500 --table rf_f1_features_open.csv
@@ -27,7 +27,9 @@ DIAMETER_NM = 10.0  # mean
 AREA_NM2 = 4e4  # of an image of the lower magnification
 THICKNESS_NM = 100.0
 TOTALS = {"density": (0, 3), "mean diameter": (1, 0), "swelling": (2, 4)}  # columns of numerator and denominator
-QUANTILES = {"10 % quantile": 0.1, "median": 0.5, "90 % quantile": 0.9}  # of the number of objects per image
+VALUES = {"number": (0, 5), "density": (0, 3), "mean diameter": (1, 0)}  # of an image: columns of its quotient
+RANKS = {"10 % quantile": 0.1, "median": 0.5, "90 % quantile": 0.9}
+QUANTILES = {f"{rank} of {value}": (value, RANKS[rank]) for value in VALUES for rank in RANKS}
 
 
 class Archive(NamedTuple):
@@ -99,12 +101,20 @@ def estimate_quantity(
 ) -> Estimate:
     """One of TOTALS or QUANTILES; true_totals: (n, 5), predicted_totals: (N, 5)."""
     if quantity in QUANTILES:
-        predicted_numbers = None if predicted_totals is None else predicted_totals[:, 0]
-        return estimate_quantile(design, true_totals[:, 0], QUANTILES[quantity], predicted_numbers)
+        value, probability = QUANTILES[quantity]
+        predicted_values = None if predicted_totals is None else _divide(predicted_totals, *VALUES[value])
+        return estimate_quantile(design, _divide(true_totals, *VALUES[value]), probability, predicted_values)
     columns = list(TOTALS[quantity])
     predicted = None if predicted_totals is None else predicted_totals[:, columns]
     function = estimate_swelling if quantity == "swelling" else estimate_ratio
     return function(design, true_totals[:, columns], predicted)
+
+
+def _divide(totals: NDArray, numerator: int, denominator: int) -> NDArray[np.float64]:
+    """(n,) quotients of two columns, NaN for a denominator of 0; the column after the last is 1."""
+    columns = np.column_stack([totals, np.ones(len(totals))])
+    denominators = np.where(columns[:, denominator] > 0, columns[:, denominator], np.nan)
+    return columns[:, numerator] / denominators
 
 
 def run_repetitions(n_repetitions: int, detector: str, seed: int) -> pd.DataFrame:
@@ -129,7 +139,8 @@ def _compare(quantity: str, design: Design, archive: Archive) -> dict[str, float
     """
     everything = define_simple_design(len(archive.true_totals), np.arange(len(archive.true_totals)))
     truth = estimate_quantity(quantity, everything, archive.true_totals, None).value
-    scale = max(truth, 1.0) if quantity in QUANTILES else truth  # a tenth of the images may have no object
+    # A tenth of the images may have no object.
+    scale = max(truth, 1.0) if quantity in QUANTILES and "number" in quantity else truth
     reviewed_totals = archive.true_totals[design.reviewed]
     estimate = estimate_quantity(quantity, design, reviewed_totals, archive.predicted_totals)
     labels_alone = estimate_quantity(quantity, design, reviewed_totals, None)

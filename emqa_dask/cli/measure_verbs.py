@@ -50,6 +50,16 @@ def add_estimate(verbs) -> None:
         help="print this quantity alone, such as density, mean_diameter, swelling or n_objects; may be given several "
         "times; the table has all",
     )
+    estimate.add_argument(
+        "--quantile",
+        metavar="P",
+        dest="quantiles",
+        type=float,
+        action="append",
+        default=[],
+        help="probability of a quantile over the images, of number, density and mean diameter: 0.5 is the median; may "
+        "be given several times; default: 0.1, 0.5, 0.9",
+    )
     estimate.add_argument("--out", metavar="FILE", default="", help=".parquet or .csv; default: WS/estimates.parquet")
     add_settings(estimate)
     estimate.set_defaults(run=run_estimate)
@@ -62,5 +72,5 @@ def run_estimate(options: argparse.Namespace) -> int:
     from emqa_dask.pipeline.commands.estimate import estimate
 
     arguments = {"grouping": options.grouping, "probabilities": options.probabilities, "out": options.out}
-    arguments["show"] = tuple(options.show)
+    arguments |= {"show": tuple(options.show), "quantiles": tuple(options.quantiles)}
     return estimate(options.workspace, options.labels, settings, **arguments, say=say)

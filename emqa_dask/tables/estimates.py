@@ -14,8 +14,8 @@ ESTIMATES = define_schema(
         "quantity": (
             pa.string(),
             "density, mean_diameter, swelling, n_objects (total of the group), mean_f1 (of the detections), "
-            "trusted_share (of images whose F1 is at least triage.trust_f1), or n_per_image_q10, _q50, _q90 (quantiles "
-            "of the number of objects per image).",
+            "trusted_share (of images whose F1 is at least triage.trust_f1), and quantiles over the images by their "
+            "percentage: n_per_image_q50, density_q50, mean_diameter_q50 (of the images with objects).",
         ),
         "unit": (pa.string(), "Unit of the values, e.g. per_um2; null for numbers."),
         "estimate": (pa.float64(), "Estimate from labels and detections for all covered images of the group."),

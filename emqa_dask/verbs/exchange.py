@@ -21,6 +21,7 @@ def estimate_specimen(
     probabilities: str = "",
     out: str = "",
     show: Sequence[str] = (),
+    quantiles: Sequence[float] = (),
 ) -> Run:
     """Run with estimates of density, sizes and swelling from labels of some and detections in all images.
 
@@ -42,6 +43,8 @@ def estimate_specimen(
         File to write, ``.parquet`` or ``.csv``. Default: ``estimates.parquet`` in the workspace.
     show : sequence of str, default ()
         Quantities that are printed, such as ``density``. Default: all.
+    quantiles : sequence of float, default ()
+        Probabilities of the quantiles over the images, between 0 and 1. Default: 0.1, 0.5 and 0.9.
 
     Returns
     -------
@@ -51,10 +54,10 @@ def estimate_specimen(
     Raises
     ------
     ValueError
-        If there is no workspace, no such quantity, or the labels do not fit its images.
+        If there is no workspace, no such quantity or quantile, or the labels do not fit its images.
     """
     options = {"labels": list_texts(labels), "grouping": grouping, "probabilities": str(probabilities), "out": str(out)}
-    options["show"] = list_texts(show)
+    options |= {"show": list_texts(show), "quantiles": list(quantiles)}
     call_verb(measure_verbs.run_estimate, "estimate", workspace=str(workspace), settings=settings, **options)
     return open_run(workspace)
 

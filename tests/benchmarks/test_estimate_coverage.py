@@ -19,6 +19,19 @@ def test_archives_have_stated_detectors():
         assert totals.shape == (2000, 5)
 
 
+def test_quantiles_are_those_of_images_with_a_value():
+    rng = np.random.default_rng(4)
+    archive = estimate_coverage.make_archive(rng, "decent")
+    truth = archive.true_totals
+    has_objects = truth[:, 0] > 0
+    values = {"number": truth[:, 0], "density": truth[:, 0] / truth[:, 3]}
+    values["mean diameter"] = truth[has_objects, 1] / truth[has_objects, 0]
+    everything = estimate_coverage.define_simple_design(2000, np.arange(2000))
+    for name, image_values in values.items():
+        estimate = estimate_coverage.estimate_quantity(f"median of {name}", everything, truth, None)
+        assert estimate.value == np.quantile(image_values, 0.5, method="inverted_cdf")
+
+
 def test_images_are_drawn_with_their_probabilities():
     rng = np.random.default_rng(1)
     sizes = np.repeat([0.0, 97.0], 50)

@@ -13,7 +13,6 @@ from emqa_dask.measure.estimation import (
     reduce_degrees,
     span_interval,
 )
-from emqa_dask.measure.estimation_quantiles import estimate_quantile
 
 
 def draw_group(rng, n_images=2000, n_sessions=8):
@@ -225,43 +224,3 @@ def test_intervals_cover_truth_with_and_without_probabilities():
         unequal = estimate_ratio(design, true_totals[reviewed], predicted_totals)
         n_covered += [simple.low <= truth <= simple.high, unequal.low <= truth <= unequal.high]
     assert (n_covered >= 0.9 * n_groups).all()  # 0.95 less three standard errors
-
-
-def test_quantile_interval_covers_truth_and_detections_shorten_it():
-    rng = np.random.default_rng(7)
-    n_covered = 0
-    lengths = np.zeros(2)
-    for _ in range(200):
-        true_totals, predicted_totals, _ = draw_group(rng)
-        truth = np.quantile(true_totals[:, 0], 0.5, method="inverted_cdf")
-        reviewed = rng.choice(2000, 60, replace=False)
-        design = define_simple_design(2000, reviewed)
-        values = true_totals[reviewed, 0]
-        estimate = estimate_quantile(design, values, 0.5, predicted_totals[:, 0])
-        labels_alone = estimate_quantile(design, values, 0.5)
-        n_covered += estimate.low <= truth <= estimate.high
-        lengths += [estimate.half_width, labels_alone.half_width]
-    assert n_covered >= 180  # 0.95 less three standard errors
-    assert lengths[0] < 0.8 * lengths[1]
-
-
-def test_quantile_with_large_weights_in_its_tail_is_less_certain():
-    rng = np.random.default_rng(8)
-    values = np.arange(40.0)
-    reviewed = rng.choice(2000, 40, replace=False)
-    equal = Design(2000, reviewed, np.full(40, 0.02), np.zeros(40, int))
-    unequal = equal._replace(probabilities=np.where(values < 8, 0.005, 0.02))
-    probability = unequal.weights[:8].sum() / 2000  # the same images are below the quantile
-    certain = estimate_quantile(equal, values, 0.2)
-    uncertain = estimate_quantile(unequal, values, probability)
-    assert certain.value == uncertain.value == 7
-    assert uncertain.high - 7 > certain.high - 7
-
-
-def test_quantile_beyond_labels_is_open():
-    design = define_simple_design(1000, np.arange(10))
-    estimate = estimate_quantile(design, np.arange(10.0), 0.9)
-    assert estimate.value == 8
-    assert np.isnan(estimate.high)
-    assert estimate.low < 8
-    assert estimate_quantile(define_simple_design(9, np.arange(9)), np.arange(9.0), 0.5).value == 4

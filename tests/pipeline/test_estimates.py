@@ -72,7 +72,8 @@ def test_counts_of_some_images_equal_plain_estimate(triaged, tmp_path):
     assert row["labels_alone"] == pytest.approx(n_images * counts.mean())
     assert row["detections_alone"] == covered["n_detections"].sum()
     assert row["assumption"] == estimation_design.RANDOM_IMAGES
-    assert set(table.index.get_level_values("quantity")) == {"density", "n_objects", *estimate_groups.QUANTILES}
+    quantiles = {f"{name}_q{rank}" for name in ("n_per_image", "density") for rank in (10, 50, 90)}
+    assert set(table.index.get_level_values("quantity")) == {"density", "n_objects", *quantiles}
     assert "sizes and swelling are left out: they need outlines or boxes for every labelled image" in lines
 
 
@@ -268,12 +269,28 @@ def test_images_without_pixel_size_count_in_numbers_alone():
     assert rows.loc["n_objects", ["n_images", "n_labels", "n_not_covered"]].tolist() == [40, 10, 0]
 
 
+def test_quantiles_of_density_and_diameter_equal_plain_ones():
+    area_um2 = np.random.default_rng(3).uniform(1, 3, 60)
+    totals = make_totals(60, area_um2=area_um2, diameters_nm=np.arange(60) * 20.0)
+    totals[::4, :4] = 0  # a quarter of the images has no object: they have a density and no diameter
+    group = make_group(totals, totals)
+    rows = pd.DataFrame(estimate_group(group, True, 0.0, (0.25,))).set_index("quantity")
+    n_objects = totals[:, 0]
+    density = np.quantile(n_objects / area_um2, 0.25, method="inverted_cdf")
+    diameters = totals[n_objects > 0, 2] / n_objects[n_objects > 0]
+    assert rows.loc["density_q25", ["unit", "estimate", "low", "high"]].tolist() == ["per_um2", *3 * [density]]
+    diameter = np.quantile(diameters, 0.25, method="inverted_cdf")
+    assert rows.loc["mean_diameter_q25", ["unit", "estimate", "detections_alone"]].tolist() == ["nm", *2 * [diameter]]
+    assert rows.loc["n_per_image_q25", "estimate"] == np.quantile(n_objects, 0.25, method="inverted_cdf")
+
+
 def test_zero_objects_have_no_interval_and_say_so():
     totals = make_totals(40, n=0, diameters_px=0, diameters_nm=0, volume_nm3=0)
     rows = estimate_rows(make_group(totals[:10], totals))
     assert rows.loc["density", "estimate"] == 0
     assert np.isnan(rows.loc["mean_diameter", "estimate"])
-    assert set(rows.loc[["density", "mean_diameter", "n_objects"], "remark"]) == {estimate_groups.NO_OBJECTS}
+    without_objects = ["density", "mean_diameter", "n_objects", "mean_diameter_q50"]
+    assert set(rows.loc[without_objects, "remark"]) == {estimate_groups.NO_OBJECTS}
 
 
 def test_swelling_beyond_the_foil_has_no_upper_end():

@@ -1,6 +1,6 @@
 """emqa estimate: density, sizes and swelling of groups of images, from labels of some and detections in all."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -17,7 +17,8 @@ from emqa_dask.pipeline.commands.estimate_images import (
     read_images,
 )
 from emqa_dask.pipeline.commands.estimate_quality import compute_quality
-from emqa_dask.pipeline.commands.estimate_report import TITLES, describe_group
+from emqa_dask.pipeline.commands.estimate_quantiles import PROBABILITIES
+from emqa_dask.pipeline.commands.estimate_report import describe_group, list_titles
 from emqa_dask.pipeline.workspace.labels import read_matched_labels
 from emqa_dask.pipeline.workspace.reviewed import REVIEWED, read_reviewed_sample
 from emqa_dask.pipeline.workspace.sample_names import NO_SAMPLE, make_grouping
@@ -40,6 +41,7 @@ def estimate(
     probabilities: str = "",
     out: str = "",
     show: Sequence[str] = (),
+    quantiles: Sequence[float] = (),
     say: Say = print,
 ) -> int:
     """Exit code 0. Estimates quantities of the covered images of each group and writes tables.ESTIMATES.
@@ -49,9 +51,9 @@ def estimate(
     report.samples (session, folder, a CSV file ...), or sample for the first of these. `probabilities`: a CSV file with
     the columns uri and review_probability of the labelled images; a CSV file of labels may have the column itself.
     `out`: a .parquet or .csv file, by default estimates.parquet in the workspace. `show`: the quantities that are said,
-    by default all.
-    Raises ValueError for an unknown quantity, labels of other images, labelled images without a review probability
-    where others have one, and where no group has an estimate.
+    by default all. `quantiles`: their probabilities, by default PROBABILITIES.
+    Raises ValueError for an unknown quantity or a probability outside (0, 1), labels of other images, labelled images
+    without a review probability where others have one, and where no group has an estimate.
     """
     marker.read_source(root)
     paths = [labels] if isinstance(labels, str) else list(labels)
@@ -61,13 +63,12 @@ def estimate(
         replace(settings, {"report": {"samples": (grouping,)}}, "--by")  # SettingsError for what is none
     if out and not out.lower().endswith((".parquet", ".csv")):
         raise ValueError(f"--out {out}: give a file that ends with .parquet or .csv")
-    if unknown := [name for name in show if name not in TITLES]:
-        raise ValueError(f"--show {unknown[0]}: give one of {', '.join(TITLES)}")
+    ranks = tuple(dict.fromkeys(quantiles)) or PROBABILITIES
+    titles = _select_titles(ranks, show)
     workspace = Workspace(root)
     images = read_images(workspace, settings)
-    if grouping == ALL_IMAGES:
-        images["sample"] = ALL_IMAGES
-    else:
+    images["sample"] = ALL_IMAGES
+    if grouping != ALL_IMAGES:
         groups = make_grouping(grouping)
         images["sample"] = groups.name_samples(images)
         if n_overlaps := int(groups.find_overlaps(images).sum()):
@@ -80,7 +81,7 @@ def estimate(
         chances = _read_chances(probabilities, paths, images, matched)
     say(_describe_labels(images, matched))
     quality = compute_quality(workspace, settings, images, matched)
-    rows = _estimate_groups(images, matched, quality, rejected, chances, settings, show, say)
+    rows = _estimate_groups(images, matched, quality, rejected, chances, settings, ranks, titles, say)
     table = tables.conform([{"grouping": grouping} | row for row in rows], tables.ESTIMATES)
     target = out or workspace.estimates
     if target.lower().endswith(".csv"):
@@ -91,6 +92,16 @@ def estimate(
     if not np.isfinite(table["estimate"].to_numpy()).any():
         raise ValueError(f"no group has an estimate: {rows[0]['remark']}")
     return 0
+
+
+def _select_titles(ranks: tuple[float, ...], show: Sequence[str]) -> dict[str, str]:
+    """The titles of the quantities that are said; ValueError for quantiles and quantities that do not exist."""
+    if wrong_ranks := [rank for rank in ranks if not 0 < rank < 1]:
+        raise ValueError(f"--quantile {wrong_ranks[0]:g}: give a probability between 0 and 1, such as 0.5")
+    titles = list_titles(ranks)
+    if unknown := [name for name in show if name not in titles]:
+        raise ValueError(f"--show {unknown[0]}: give one of {', '.join(titles)}")
+    return {name: title for name, title in titles.items() if not show or name in show}
 
 
 def _read_reviewed(
@@ -114,12 +125,14 @@ def _estimate_groups(
     rejected: list[str],
     chances: dict[str, float] | None,
     settings: Settings,
-    show: Sequence[str],
+    ranks: Sequence[float],
+    titles: Mapping[str, str],
     say: Say,
 ) -> list[dict]:
     """Rows of tables.ESTIMATES of all groups, which are also told.
 
-    quality: estimate_quality.compute_quality() of the labels. Images that reviewers `rejected` have no objects.
+    quality: estimate_quality.compute_quality() of the labels; ranks: probabilities of the quantiles; titles: of the
+    quantities that are said. Images that reviewers `rejected` have no objects.
     """
     measure = settings.measure
     has_boxes = all(label.boxes is not None for label in matched.values())
@@ -136,6 +149,7 @@ def _estimate_groups(
     zeros = pd.DataFrame(0.0, pd.Index(rejected), list(TOTALS))
     true_totals = pd.concat([true_totals, zeros]) if rejected else true_totals
     predicted_totals = compute_totals(images, thickness_nm, has_boxes)
+    uncertainty = _get_uncertainty(measure)
     rows: list[dict] = []
     for name, positions in sorted(images.groupby("sample", sort=False).indices.items()):
         if name == NO_SAMPLE:
@@ -143,8 +157,8 @@ def _estimate_groups(
             continue
         group_images = images.iloc[positions]
         group = make_group(group_images, predicted_totals[positions], true_totals, chances)
-        group_rows = [{"sample": name} | row for row in estimate_group(group, has_boxes, _get_uncertainty(measure))]
-        for line in describe_group(name, group_images, group_rows, show):
+        group_rows = [{"sample": name} | row for row in estimate_group(group, has_boxes, uncertainty, ranks)]
+        for line in describe_group(name, group_images, group_rows, titles):
             say(line)
         rows += group_rows
     return rows

@@ -1,7 +1,7 @@
 """Estimates for the groups of a workspace: the rows of tables.ESTIMATES."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -10,11 +10,10 @@ from numpy.typing import NDArray
 
 from emqa_dask.measure.estimation import NO_ESTIMATE, Design, Estimate, count_further_labels, estimate_ratio
 from emqa_dask.measure.estimation_design import Selection, choose_selection
-from emqa_dask.measure.estimation_quantiles import estimate_quantile
 from emqa_dask.measure.estimation_swelling import convert_to_swelling, estimate_swelling
 from emqa_dask.pipeline.commands.estimate_images import TOTALS
+from emqa_dask.pipeline.commands.estimate_quantiles import PROBABILITIES, estimate_quantiles, name_quantile
 
-QUANTILES = {"n_per_image_q10": 0.1, "n_per_image_q50": 0.5, "n_per_image_q90": 0.9}
 NO_VARIATION = "the labelled images do not vary, or as their detections do, so that they give no interval"
 NO_OBJECTS = "no labelled image has an object"
 NO_SHARE = "the F1 of no labelled image counts"
@@ -38,6 +37,7 @@ SWELLING = Quantity("swelling", "percent", "volume_nm3", "specimen_nm3", needs_s
 DENSITY_PX = Quantity("density", "per_mpx", "n", "area_mpx")
 DIAMETER_PX = Quantity("mean_diameter", "px", "diameters_px", "n", needs_sizes=True)
 NUMBER = Quantity("n_objects", None, "n", "")
+NUMBER_PER_IMAGE = Quantity("n_per_image", None, "n", "")
 SHARES = (Quantity("mean_f1", None, "f1", "has_f1"), Quantity("trusted_share", None, "trusted", "has_f1"))
 
 
@@ -65,29 +65,34 @@ class Group(NamedTuple):
         )
 
 
-def estimate_group(group: Group, has_sizes: bool, thickness_uncertainty: float) -> Iterator[dict]:
+def estimate_group(
+    group: Group, has_sizes: bool, thickness_uncertainty: float, probabilities: Sequence[float] = PROBABILITIES
+) -> Iterator[dict]:
     """Rows of tables.ESTIMATES of a group, without grouping and sample.
 
-    has_sizes: whether the labels have sizes; thickness_uncertainty: relative. Densities and sizes are those of the
-    images with a pixel size, if there are any, otherwise in px. Swelling needs a foil thickness.
+    has_sizes: whether the labels have sizes; thickness_uncertainty: relative; probabilities: of quantiles. Densities
+    and sizes are those of the images with a pixel size, if there are any, otherwise in px. Swelling needs a foil
+    thickness.
     """
     has_scale = np.isfinite(group.predicted_totals[:, TOTALS.index("area_um2")])
     scaled = group.select(has_scale) if has_scale.any() else group
     quantities = [DENSITY, DIAMETER, SWELLING] if has_scale.any() else [DENSITY_PX, DIAMETER_PX]
     if not np.isfinite(scaled.predicted_totals[:, TOTALS.index("specimen_nm3")]).any():
         quantities = [quantity for quantity in quantities if quantity is not SWELLING]
-    selection = choose_selection(scaled.sessions, scaled.reviewed, scaled.probabilities)
+    quantities = [quantity for quantity in quantities if has_sizes or not quantity.needs_sizes]
+    scaled_selection = choose_selection(scaled.sessions, scaled.reviewed, scaled.probabilities)
     for quantity in quantities:
-        if has_sizes or not quantity.needs_sizes:
-            yield _estimate_row(quantity, scaled, selection, thickness_uncertainty)
+        yield _estimate_row(quantity, scaled, scaled_selection, thickness_uncertainty)
     selection = choose_selection(group.sessions, group.reviewed, group.probabilities)
     yield _estimate_row(NUMBER, group, selection, 0.0)
     true_f1 = group.true_totals[:, TOTALS.index("f1")]
     if len(true_f1) and np.isfinite(true_f1).all():
         for quantity in SHARES:
             yield _estimate_row(quantity, group, selection, 0.0)
-    for name, probability in QUANTILES.items():
-        yield _estimate_quantile_row(name, probability, group, selection)
+    yield from _estimate_quantile_rows(NUMBER_PER_IMAGE, probabilities, group, selection)
+    for quantity in quantities:
+        if quantity is not SWELLING:
+            yield from _estimate_quantile_rows(quantity, probabilities, scaled, scaled_selection)
 
 
 def _estimate_row(quantity: Quantity, group: Group, selection: Selection, thickness_uncertainty: float) -> dict:
@@ -138,18 +143,19 @@ def _find_remark(estimate: Estimate, true_totals: NDArray[np.float64]) -> str:
     return NO_VARIATION if has_no_end else NO_FOIL
 
 
-def _estimate_quantile_row(name: str, probability: float, group: Group, selection: Selection) -> dict:
-    column = TOTALS.index("n")
-    predicted = group.predicted_totals[:, column]
-    value = float(np.quantile(predicted, probability, method="inverted_cdf")) if len(predicted) else math.nan
-    estimates = [NO_ESTIMATE, NO_ESTIMATE, NO_ESTIMATE._replace(value=value)]
-    if selection.design is not None:
-        true_values = group.true_totals[:, column]
-        estimates[:2] = [
-            estimate_quantile(selection.design, true_values, probability, source) for source in (predicted, None)
-        ]
-    is_open = not (math.isfinite(estimates[0].low) and math.isfinite(estimates[0].high))
-    return _make_row(name, None, estimates, group, selection, selection.reason or (TOO_FEW if is_open else ""))
+def _estimate_quantile_rows(
+    quantity: Quantity, probabilities: Sequence[float], group: Group, selection: Selection
+) -> Iterator[dict]:
+    """Rows of the quantiles of a quantity over the images."""
+    true_totals = _select_columns(quantity, group.true_totals)
+    predicted_totals = _select_columns(quantity, group.predicted_totals)
+    for probability in probabilities:
+        estimates = estimate_quantiles(selection.design, true_totals, predicted_totals, probability)
+        remark = selection.reason
+        if not (remark or (math.isfinite(estimates[0].low) and math.isfinite(estimates[0].high))):
+            remark = TOO_FEW if math.isfinite(estimates[0].value) else NO_OBJECTS
+        name = name_quantile(quantity.name, probability)
+        yield _make_row(name, quantity.unit, estimates, group, selection, remark)
 
 
 def _make_row(

@@ -1,9 +1,11 @@
 """Estimates of a group as lines of text."""
 
 import math
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator, Mapping
 
 import pandas as pd
+
+from emqa_dask.pipeline.commands.estimate_quantiles import PROBABILITIES, list_quantile_titles
 
 TITLES = {
     "density": "density",
@@ -12,24 +14,25 @@ TITLES = {
     "n_objects": "objects of all images",
     "mean_f1": "mean F1 of the detections",
     "trusted_share": "share of images with an F1 that can be trusted",
-    "n_per_image_q10": "objects per image, 10 % quantile",
-    "n_per_image_q50": "objects per image, median",
-    "n_per_image_q90": "objects per image, 90 % quantile",
 }
 UNITS = {"per_um2": " per um^2", "per_mpx": " per 10^6 px", "percent": " %", "nm": " nm", "px": " px"}
 MIN_SPREAD = 1.05  # largest pixel size by smallest, from which a group has mixed pixel sizes
 
 
-def describe_group(name: str, images: pd.DataFrame, rows: list[dict], show: Collection[str] = ()) -> Iterator[str]:
-    """Lines about a group: its images, each quantity of `show` (empty: all), the assumption and further labels."""
+def list_titles(probabilities: tuple[float, ...] = PROBABILITIES) -> dict[str, str]:
+    """Title by quantity; probabilities: of the quantiles."""
+    return TITLES | list_quantile_titles(probabilities)
+
+
+def describe_group(name: str, images: pd.DataFrame, rows: list[dict], titles: Mapping[str, str]) -> Iterator[str]:
+    """Lines about a group: its images, each quantity that has a title, the assumption and further labels."""
     cover = images["cover"]
     causes = ", ".join(f"{n:,} {cause}" for cause, n in cover[cover.ne("")].value_counts().items())
     yield f"{name}: {cover.eq('').sum():,} images" + (f"; not covered: {causes}" if causes else "")
     yield from _describe_pixel_sizes(images[cover.eq("")])
     for row in rows:
-        if show and row["quantity"] not in show:
-            continue
-        yield f"  {TITLES[row['quantity']]}: {_describe_row(row)}"
+        if row["quantity"] in titles:
+            yield f"  {titles[row['quantity']]}: {_describe_row(row)}"
     for assumption in dict.fromkeys(row["assumption"] for row in rows if row["assumption"]):
         yield f"  assumption: {assumption}"
     if n_further := max(row["n_further_labels"] or 0 for row in rows):
