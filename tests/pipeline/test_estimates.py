@@ -1,6 +1,7 @@
 """emqa estimate on whole runs and on groups: values, assumptions, and what has no estimate."""
 
 import json
+import os
 
 import numpy as np
 import pandas as pd
@@ -222,6 +223,16 @@ def test_labels_of_other_images_are_refused(triaged, tmp_path):
     labels.write_text("uri,n_objects\nnowhere.tif,3\n")
     with pytest.raises(ValueError, match=r"'nowhere.tif' is not in the workspace"):
         estimate_table(triaged, str(labels))
+
+
+def test_labels_name_images_by_paths_relative_to_their_file(triaged, small_archive, tmp_path):
+    _, _, triage = triaged
+    (tmp_path / "labels").mkdir()
+    relative = [os.path.relpath(os.path.join(small_archive, uri), tmp_path / "labels") for uri in triage["uri"]]
+    labels = write_counts(tmp_path / "labels" / "n.csv", triage.assign(uri=relative), triage["n_detections"] + 1)
+    table, _ = estimate_table(triaged, labels)
+    n_covered = triage["verdict"].isin(["trust", "review"]).sum()
+    assert table.loc[("all", "n_objects"), "n_labels"] == n_covered
 
 
 def test_workspace_without_measurements_names_the_step(triaged, tmp_path):

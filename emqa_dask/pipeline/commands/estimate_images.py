@@ -22,7 +22,7 @@ from emqa_dask.settings import Measure, Settings
 from emqa_dask.store import files, parts
 from emqa_dask.store.layout import Workspace
 
-LEDGER_COLUMNS = ["micrograph_id", "uri", "frame", "content_sha256", "pixel_sha256", "height_px", "width_px"]
+LEDGER_COLUMNS = ["micrograph_id", "uri", "path", "frame", "content_sha256", "pixel_sha256", "height_px", "width_px"]
 LEDGER_COLUMNS += ["partition", "nm_per_pixel", "nm_per_pixel_y", "instrument", "magnification", "acquired"]
 MEASURED_COLUMNS = ["n_objects", "n_corrected", "mean_diameter_px", "mean_diameter_nm", "area_um2", "volume_nm3"]
 TOTALS = ("n", "diameters_px", "diameters_nm", "volume_nm3", "area_mpx", "area_um2", "specimen_nm3", *QUALITY)

@@ -23,7 +23,7 @@ from emqa_dask.settings import Settings
 from emqa_dask.store import files, parts
 from emqa_dask.store.layout import Workspace
 
-LEDGER_COLUMNS = ("micrograph_id", "uri", "frame", "content_sha256", "pixel_sha256", "height_px", "width_px")
+LEDGER_COLUMNS = ("micrograph_id", "uri", "path", "frame", "content_sha256", "pixel_sha256", "height_px", "width_px")
 LEDGER_COLUMNS += ("partition", "instrument", "magnification", "voltage_kv", "nm_per_pixel", "nm_per_pixel_y")
 FIELDS = {"boxes": "boxes", "points": "points", "counts": "n_objects"}  # kind of labels: field of LabelledMicrograph
 

@@ -1,15 +1,21 @@
 """Labels of micrographs of a workspace: files of annotation tools, matched to the ledger and merged."""
 
+import os
+import posixpath
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 import pandas as pd
 
+from emqa_dask.archive.name_escapes import escape_name
 from emqa_dask.pipeline.workspace.reviewed import REVIEWED
 from emqa_dask.review.labels.micrograph import LabelledMicrograph, list_errors
 from emqa_dask.review.labels.reading import read_labels
 from emqa_dask.review.labels.shapes import TOLERANCE_PX
+
+N_SHOWN_URIS = 3  # that a label may mean, in a message
 
 
 def read_matched_labels(
@@ -17,17 +23,24 @@ def read_matched_labels(
 ) -> dict[str, LabelledMicrograph]:
     """micrograph_id -> what the files and folders `paths` together say about it.
 
-    `ledger` has micrograph_id, uri, frame, height_px, width_px and content_sha256. `reviewed` are the labels of the
-    path REVIEWED. Raises ValueError as review.labels.reading.read_labels(), match_labels() and merge_labels() do.
+    `ledger` has micrograph_id, uri, frame, height_px, width_px and content_sha256; with `path`, labels may name files
+    by their path, also relative to the file of labels. `reviewed` are the labels of the path REVIEWED. Raises
+    ValueError as review.labels.reading.read_labels(), match_labels() and merge_labels() do.
     """
     index = _NameIndex(ledger)
     matched = {
         path: reviewed
         if path == REVIEWED and reviewed is not None
-        else _match(read_labels(path, index.find_shape), ledger, index, path)
+        else _match(read_labels(path, partial(index.find_shape, _find_folder(path))), ledger, index, path)
         for path in paths
     }
     return merge_labels(matched)
+
+
+def _find_folder(path: str | Path) -> str:
+    """The folder to which names in a file or folder of labels may be relative."""
+    absolute = os.path.abspath(path)
+    return absolute if os.path.isdir(absolute) else os.path.dirname(absolute)
 
 
 class _NameIndex:
@@ -37,6 +50,7 @@ class _NameIndex:
         self._ledger = ledger
         self.rows_by_uri = ledger.groupby("uri").groups
         self._uris_by_digest = _index_texts(ledger, "content_sha256")
+        self._uris_by_path = _index_texts(ledger, "path")
         self._uris_by_ending: dict[str, set[str]] = {}
         self._uris_by_stem: dict[str, set[str]] = {}
         for uri in self.rows_by_uri:
@@ -45,17 +59,26 @@ class _NameIndex:
                 self._uris_by_ending.setdefault(ending, set()).add(uri)
                 self._uris_by_stem.setdefault(_drop_suffix(ending), set()).add(uri)
 
-    def find_uris(self, label: LabelledMicrograph) -> set[str]:
-        """URIs that a label may mean: by content, else by URI, by the end of it, and by that without the suffix.
+    def find_uris(self, label: LabelledMicrograph, folder: str) -> set[str]:
+        """URIs that a label may mean: by content, else by URI or path, by the end of the URI, and without the suffix.
 
-        A name with folders that no URI has is looked up by its ending, down to its base name.
+        `folder`: of the file of labels; the path may be relative to it. A name with folders that no URI has is looked
+        up by its ending, down to its base name.
         """
         if label.content_sha256 in self._uris_by_digest:
             uris = self._uris_by_digest[label.content_sha256]
-            return uris & self._find_named(label.name) or uris
-        return set() if label.content_sha256 else self._find_named(label.name)
+            return uris & self._find_named(folder, label.name) or uris
+        return set() if label.content_sha256 else self._find_named(folder, label.name)
 
-    def _find_named(self, name: str) -> set[str]:
+    def _find_named(self, folder: str, name: str) -> set[str]:
+        exact_uris = {name} & self.rows_by_uri.keys() | self._find_path(folder, name)
+        if exact_uris:
+            return exact_uris
+        if "\\" in name:
+            return self._find_named(folder, name.replace("\\", "/"))  # as Windows writes paths
+        name = posixpath.normpath(name).lstrip("/") if name else name
+        while name.startswith("../"):
+            name = name[3:]
         if name in self.rows_by_uri:
             return {name}
         for k in range(name.count("/") + 1):
@@ -66,9 +89,15 @@ class _NameIndex:
                 return uris
         return set()
 
-    def find_shape(self, name: str, frame: int) -> tuple[int, int] | None:
+    def _find_path(self, folder: str, name: str) -> set[str]:
+        """URIs of the file with the path `name`, absolute or relative to `folder`."""
+        is_uri = "://" in name
+        path = name if is_uri or not name else os.path.normpath(os.path.join(folder, name))
+        return self._uris_by_path.get(escape_name(path), set())
+
+    def find_shape(self, folder: str, name: str, frame: int) -> tuple[int, int] | None:
         """Height and width, px, of the only micrograph with this name and frame; None without one."""
-        uris = self._find_named(name)
+        uris = self._find_named(folder, name)
         if len(uris) != 1:
             return None
         rows = self.list_frames(next(iter(uris)), frame)
@@ -98,8 +127,9 @@ def match_labels(
 ) -> dict[str, LabelledMicrograph]:
     """micrograph_id -> label, for labels of `ledger` (micrograph_id, uri, frame, height_px, width_px, content_sha256).
 
-    A label names its file by the content's SHA-256, by the URI, or by the end of exactly one URI ("day 1/a.tif" of
-    "scans/day 1/a.tif"), with another suffix or none. ValueError names the labels of images that the workspace does not
+    A label names its file by the content's SHA-256, by the URI, by a path (where `ledger` has `path`), absolute or
+    relative to the file of labels `path`, or by the end of exactly one URI ("day 1/a.tif" of "scans/day 1/a.tif"), with
+    another suffix or none. ValueError names the labels of images that the workspace does not
     have, that match several micrographs, that have another size, and objects outside their image.
     """
     return _match(list(labels), ledger, _NameIndex(ledger), path)
@@ -111,11 +141,13 @@ def _match(
     matched: dict[str, LabelledMicrograph] = {}
     errors = []
     n_foreign = 0
+    folder = _find_folder(path)
     for label in labels:
-        uris = index.find_uris(label)
+        uris = index.find_uris(label, folder)
         name = label.name or label.content_sha256
         if len(uris) != 1:
-            count = f"one of {len(uris)} micrographs" if uris else "not in the workspace"
+            shown_uris = ", ".join(sorted(uris)[:N_SHOWN_URIS]) + (" ..." if len(uris) > N_SHOWN_URIS else "")
+            count = f"one of {len(uris)} micrographs ({shown_uris})" if uris else "not in the workspace"
             errors.append(f"{name!r} is {count}")
             n_foreign += not uris
             continue

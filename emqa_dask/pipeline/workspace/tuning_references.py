@@ -19,7 +19,7 @@ from emqa_dask.store import files, marker, parts
 from emqa_dask.store.layout import Workspace
 
 BOX_COLUMNS = ["y0", "x0", "y1", "x1"]
-LABEL_COLUMNS = ["micrograph_id", "uri", "frame", "height_px", "width_px", "content_sha256"]
+LABEL_COLUMNS = ["micrograph_id", "uri", "path", "frame", "height_px", "width_px", "content_sha256"]
 
 
 class References(NamedTuple):

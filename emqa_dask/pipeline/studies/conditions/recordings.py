@@ -12,7 +12,7 @@ from emqa_dask.settings import Settings
 from emqa_dask.store import marker, micrographs
 from emqa_dask.store.layout import Workspace
 
-COLUMNS = ("micrograph_id", "uri", "frame", "content_sha256", "height_px", "width_px")
+COLUMNS = ("micrograph_id", "uri", "path", "frame", "content_sha256", "height_px", "width_px")
 COLUMNS += ("nm_per_pixel", "dose_e_per_nm2", "partition", "index")
 
 
