@@ -25,6 +25,8 @@ ROWS_PER_BATCH = 8192
 N_SESSIONS = 400
 N_REPEATS = 20  # filters, sorts and searches, of which the median counts
 REASONS = (("low_predicted_f1",), ("blur", "low_predicted_f1"), ("near_duplicate",), ("drift", "blur", "charging"), ())
+FEATURES = ("scores", "diameters", "distances of neighbours", "numbers", "sizes", "overlaps", "noise", "sharpness")
+SENTENCES = ("It lies outside the domain.", "The image is charged.", "The beam drifted.", "", "It is empty.")
 SORTS = ("f1_probability", "n", "distance", "nm", "reasons", "verdict")
 
 
@@ -44,11 +46,11 @@ def make_rows(first: int, n: int) -> pd.DataFrame:
     rows = rows.reindex(columns=tables.TRIAGE.names).assign(
         frame=0, status="ok", verdict=verdicts, reasons=[list(REASONS[k]) for k in reasons], detector="log",
         explanation=[f"Predicted F1 is {v:.2f} ({v - 0.1:.2f} to {v + 0.1:.2f}). It is at least 0.5 with a probability "
-                     f"of {v:.2f}; trust asks for 0.9. The image is less sharp than {k % 97} % of the others." for
-                     v, k in zip(f1, numbers)],
+                     f"of {v:.2f}; trust asks for 0.9. The image is less sharp than {k % 97} % of the others. "
+                     f"{SENTENCES[k % 5]} {SENTENCES[k // 5 % 5]}" for v, k in zip(f1, numbers)],
         n_detections=rng.integers(0, 900, n), predicted_f1=f1, predicted_f1_low=np.maximum(f1 - 0.1, 0),
         predicted_f1_high=np.minimum(f1 + 0.1, 1), f1_probability=np.clip(f1, 0.01, 0.99),
-        because="37 % of the scores are below 0.3 (usually 5 %): lowers the predicted F1 by 0.12",
+        because=_make_reasons(rng, numbers),
         ood_distance=rng.lognormal(-0.8, 0.6, n), nm_per_pixel=rng.choice([0.31, 0.5, 1.2], n), height_px=2048,
         session=[f"{s:03d} microscope, Themis, 94000x" for s in session], width_px=2048, format="TIFF",
         instrument=rng.choice(["Themis", "Talos", "JEM-2100F"], n), magnification=rng.choice([5e4, 94e3], n),
@@ -56,6 +58,17 @@ def make_rows(first: int, n: int) -> pd.DataFrame:
         partition=[f"stack-{k // 32:08d}" for k in numbers],
     )  # fmt: skip
     return rows
+
+
+def _make_reasons(rng: np.random.Generator, numbers: np.ndarray) -> list[str]:
+    """Two reasons of the predicted F1 of each row: 128 different texts apart from their numbers."""
+    pairs = rng.integers(0, len(FEATURES), (len(numbers), 2)).tolist()
+    verbs = rng.choice(["lowers", "raises"], len(numbers)).tolist()
+    return [
+        f"{k % 90} % of the {FEATURES[a]} are below 0.3 (usually 5 %): {verb} predicted F1 by 0.1; {k % 9} % of the "
+        f"{FEATURES[b]} are above 0.{k % 10} (usually 1 %): raises the predicted F1 by 0.{k % 13}"
+        for k, (a, b), verb in zip(numbers.tolist(), pairs, verbs)
+    ]
 
 
 def write_triage(root: str, n: int) -> None:
@@ -95,7 +108,7 @@ def read_peak_mib() -> float:
 
 MEASURE = """async ([sorts, repeats]) => {
   const time = (act) => { const start = performance.now(); act(); return performance.now() - start; };
-  const words = ["image_0000042", "sample 00017", "blur", "jem-2100f"];
+  const words = ["image_0000042", "sharp", "blur", "jem-2100f", "neighbours"];
   const filters = [{ verdict: "review" }, { verdict: "junk" }, { reason: "blur" }, { reason: "charging" }];
   const times = { sort: [], filter: [], search: [] };
   for (let k = 0; k < repeats; k++) {

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from emqa_dask.report.classifier_section import SHIFT_LABELS
+from emqa_dask.report.explanations import Explanations
 from emqa_dask.report.group_counts import GroupCounts
 from emqa_dask.report.row_details import list_row_details
 from emqa_dask.tables import VERDICTS
@@ -60,6 +61,7 @@ class RowPages:
         self.n_pages = 0
         self.names = {name: Names() for name in (*TEXTS, "magnification", *(["class", "shift"] if has_classes else []))}
         self.reasons = Names()
+        self.explanations = Explanations()
         self.groups = GroupCounts()
         self.has_classes = has_classes
         self._write = write
@@ -79,6 +81,7 @@ class RowPages:
         positions = {rule.code: k for k, rule in enumerate(rules)}
         reason_lists = [[positions[code] for code in text.split(";") if code] for text in self.reasons.numbers]
         names = {name: list(own.numbers) for name, own in self.names.items()}
+        sentences, explanations = self.explanations.describe()
         if self.has_classes:
             names["shift"] = [SHIFT_LABELS.get(kind, "") for kind in names["shift"]]
         return {
@@ -91,13 +94,15 @@ class RowPages:
             "columns": self._list_kinds(),
             "names": names,
             "reasons": reason_lists,
+            "sentences": sentences,
+            "explanations": explanations,
         }
 
     def _list_kinds(self) -> dict[str, str]:
         """Type of each column in the browser."""
         kinds = {name: "u2" if len(own.numbers) < 2**16 else "u4" for name, own in self.names.items()}
         kinds |= {"verdict": "u1", "reasons": "u2" if len(self.reasons.numbers) < 2**16 else "u4"}
-        kinds |= {"workspace": "u2", "frame": "u4", "minute": "i4"}
+        kinds |= {"workspace": "u2", "frame": "u4", "minute": "i4", "explanation": "u2"}
         kinds |= dict.fromkeys([*FRACTIONS, *(CLASS_FRACTIONS if self.has_classes else ())], "u2")
         return kinds | dict.fromkeys([*NUMBERS, *(CLASS_NUMBERS if self.has_classes else ())], "f4")
 
@@ -139,6 +144,7 @@ class RowPages:
             "reasons": self.reasons.encode(pc.binary_join(rows["reasons"], ";")),
             "frame": rows["frame"].to_numpy().astype(np.uint32),
             "minute": encode_minutes(rows["acquired"]),
+            "explanation": self.explanations.encode(rows).to_numpy(),
         }
         columns |= {name: self.names[name].encode(rows[column]) for name, column in TEXTS.items()}
         columns["magnification"] = self.names["magnification"].encode(format_magnifications(rows["magnification"]))

@@ -166,6 +166,11 @@ function searchWord(mask, word) {
     const flags = Uint8Array.from(texts, (text) => Number(text.toLowerCase().includes(word)));
     if (flags.includes(1)) for (let i = 0; i < data.n; i++) hits[i] |= flags[columns[name][i]];
   }
+  const sentenceFlags = Uint8Array.from(data.sentences, (sentence) => Number(sentence.includes(word)));
+  if (sentenceFlags.includes(1)) {
+    const flags = Uint8Array.from(data.explanations, (sentences) => Number(sentences.some((k) => sentenceFlags[k])));
+    for (let i = 0; i < data.n; i++) hits[i] |= flags[columns.explanation[i]];
+  }
   uriPages.forEach((page, number) => {
     loweredPages[number] ??= joinLines(page.text.slice(0, -1).toLowerCase().split("\n"));
     const { text, starts } = loweredPages[number];

@@ -240,6 +240,16 @@ def test_search_finds_names_with_markup_and_says_when_nothing_matches(opened):
     assert opened.evaluate("window.hacked") is None
 
 
+def test_search_finds_words_of_explanations(opened, triage_and_file):
+    triage, _ = triage_and_file
+    is_found = triage["explanation"].str.contains("asks")
+    assert 0 < is_found.sum() < len(triage)
+    opened.fill("#search", "ASKS probability")
+    opened.get_by_text("filtered from").wait_for()
+    assert total(opened) == is_found.sum()
+    opened.click("#clear")
+
+
 def test_pages_turn(opened, triage_and_file):
     triage, _ = triage_and_file
     first = column(opened, "uri")
