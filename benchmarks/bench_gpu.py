@@ -18,13 +18,11 @@ import os
 os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", MKL_NUM_THREADS="1", NUMBA_NUM_THREADS="1")
 
 import argparse
-import contextlib
 import json
 import platform
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 import warnings
 from functools import partial
@@ -43,13 +41,13 @@ from emqa_dask import classifiers, load_detector, models, networks
 from emqa_dask.backend import to_device
 from emqa_dask.detect.log_batch import find_batch_maxima
 from emqa_dask.detect.normalise import normalise
+from emqa_dask.run.gpu_utilisation import GpuUtilisation
 from emqa_dask.run.workers import SPAWN_VARIABLES, WORKER_VARIABLES
 from emqa_dask.synthetic.profiles import make_sample
 
 N_DRAWN = 8  # different images; the others are these, shifted, with noise of their own: drawing takes long
 RTOL = 1e-2  # of numbers in tables: that of the features of directions and tones; see featurise.images
 GIB = 2**30
-POLL_S = 0.1  # between readings of the GPU's utilisation, which NVML averages over a sixth of a second or more
 PARTS = ("steps", "log", "network", "triage", "threads")
 
 
@@ -103,39 +101,6 @@ def write_ensemble(folder: Path, n_members: int, is_quick: bool) -> Path:
     return folder
 
 
-class Utilisation:
-    """Utilisation of the first GPU in % by NVML, read by a thread while the block runs; empty without a driver."""
-
-    def __init__(self, device: str):
-        self.readings: list[tuple[float, float]] = []
-        self._is_over = threading.Event()
-        self._thread = threading.Thread(target=self._poll, daemon=True) if device == "cuda" else None
-
-    def __enter__(self) -> "Utilisation":
-        if self._thread:
-            self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._is_over.set()
-        if self._thread:
-            self._thread.join()
-
-    def _poll(self) -> None:
-        import pynvml
-
-        with contextlib.suppress(pynvml.NVMLError):  # NVML has no utilisation of MIG slices
-            pynvml.nvmlInit()
-            handle = pynvml.nvmlDeviceGetHandleByIndex(0)
-            while not self._is_over.wait(POLL_S):
-                self.readings.append((time.time(), float(pynvml.nvmlDeviceGetUtilizationRates(handle).gpu)))
-
-    def average(self, start: float, end: float) -> float | None:
-        """Mean between two times; None without a reading."""
-        values = [value for moment, value in self.readings if start <= moment <= end]
-        return float(np.mean(values)) if values else None
-
-
 def run_triage(archive: Path, workspace: Path, device: str, options: list[str]) -> dict[str, Any]:
     """Images per second of `emqa triage` and the GPU's mean utilisation, both between the first and the last task.
 
@@ -145,7 +110,7 @@ def run_triage(archive: Path, workspace: Path, device: str, options: list[str]) 
     command = [sys.executable, "-m", "emqa_dask", "triage", str(archive), "--workspace", str(workspace), *options]
     command += ["--set", f"run.device={device}"]
     start = time.perf_counter()
-    with Utilisation(device) as utilisation:
+    with GpuUtilisation(device == "cuda") as utilisation:
         ran = subprocess.run(
             command, env=os.environ | SPAWN_VARIABLES | WORKER_VARIABLES, capture_output=True, text=True
         )
@@ -155,10 +120,11 @@ def run_triage(archive: Path, workspace: Path, device: str, options: list[str]) 
     events = events[events["stage"] != "survey"]
     first, last = events["started"].min(), (events["started"] + events["seconds"]).max()
     n_images = len(pd.read_parquet(workspace / "triage.parquet", columns=["uri"]))
+    gpu_percent = utilisation.compute_mean(first, last)
     return {
         "images_per_s": n_images / (last - first),
         "command_s": time.perf_counter() - start,
-        "gpu_percent": utilisation.average(first, last),
+        "gpu_percent": None if np.isnan(gpu_percent) else gpu_percent,
         "peak_gib": events["peak_memory_bytes"].max() / GIB,
         "stage_s": events.groupby("stage")["seconds"].sum().to_dict(),
     }

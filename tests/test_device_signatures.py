@@ -1,4 +1,4 @@
-"""Every call of cupy, cupyx, cuCIM and torch in the code fits the signature that the installed package has."""
+"""Every call of cupy, cupyx, cuCIM, NVML and torch in the code fits the signature that the installed package has."""
 
 import ast
 import inspect
@@ -162,3 +162,19 @@ def test_names_of_torch_exist():
                 names.add(".".join(chain[1:]))
                 find_attribute(torch, chain[1:])
     assert {"cuda.is_available", "cuda.empty_cache", "inference_mode"} <= names
+
+
+def test_calls_fit_the_signatures_of_nvml():
+    pynvml = pytest.importorskip("pynvml", reason="nvidia-ml-py is not installed")
+    called = set()
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            chain = name_chain(node.func) if isinstance(node, ast.Call) else []
+            if len(chain) == 2 and chain[0] == "pynvml":
+                called.add(chain[1])
+                try:
+                    bind(node, inspect.signature(getattr(pynvml, chain[1])))
+                except (AttributeError, TypeError) as error:
+                    pytest.fail(f"{path}:{node.lineno}: {chain[1]}: {error}")
+    assert {"nvmlInit", "nvmlDeviceGetHandleByIndex", "nvmlDeviceGetUtilizationRates"} <= called
+    assert "gpu" in dict(pynvml.c_nvmlUtilization_t._fields_)  # in %, of what the last of these returns

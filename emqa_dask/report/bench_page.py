@@ -24,7 +24,7 @@ def render_bench_page(document: Mapping[str, Any]) -> str:
             draw_rates([row for row in summary["groups"] if row["scaling"] == "strong"]),
             render_table(
                 "Measurements",
-                ("Scaling", "Workers", "Images", "Time", "Images/s", "MP/s", "Efficiency", "Memory, MiB"),
+                ("Scaling", "Workers", "Images", "Time", "Images/s", "MP/s", "Efficiency", "Memory, MiB", "GPU"),
                 (_list_cells(row) for row in summary["groups"]),
             ),
             f"<h2>Law</h2><p>{escape(format_law(summary['law']))}</p>",
@@ -71,6 +71,7 @@ def _list_cells(row: Mapping[str, Any]) -> Iterator[str]:
     yield from (row["scaling"], f"{row['workers']:,}", f"{row['n_images']:,}", format_duration(row["seconds"]))
     yield from (f"{row['images_per_s']:.2f}", f"{row['megapixels_per_s']:.2f}")
     yield from (format_efficiency(row), f"{row['peak_memory_mib']:,.0f}")
+    yield "not measured" if row["gpu_percent"] is None else f"{row['gpu_percent']:.0f} %"
 
 
 def _make_stage_table(groups: Sequence[Mapping[str, Any]]) -> str:

@@ -54,6 +54,7 @@ def render_page(content: PageContent) -> Iterator[str]:
 
     `facts`, all of them optional: archive, workspace, command, started (s since the epoch, or text), n_files, n_bytes,
     wall_s, n_workers, seconds (stage -> s of all workers), n_megapixels, peak_memory_bytes (of the largest worker),
+    gpu_percent (mean utilisation; None: not measured),
     versions (name -> version), settings (TOML text), models (name -> figure), failures (tables.FAILURES); any other
     entry is shown as it is. `rules` are the rules of the verdicts, each with code, verdict and meaning. Every text is
     escaped, and the page's policy lets it load files of
@@ -211,7 +212,7 @@ def _list_verdicts(overview: Overview) -> list[dict]:
 
 PLACED_FACTS = (
     *("archive", "workspace", "command", "started", "n_files", "n_bytes", "wall_s", "n_workers", "seconds"),
-    *("n_megapixels", "peak_memory_bytes", "versions", "settings", "models", "failures"),
+    *("n_megapixels", "peak_memory_bytes", "gpu_percent", "versions", "settings", "models", "failures"),
 )
 
 

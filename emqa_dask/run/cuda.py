@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from emqa_dask.run import tls
+from emqa_dask.run.gpu_utilisation import get_handle
 from emqa_dask.run.local import watch_workers
 from emqa_dask.run.supervise import describe_error
 from emqa_dask.run.workers import (
@@ -152,7 +153,7 @@ def _describe_gpu(device: str) -> Gpu:
     from dask_cuda.utils import get_device_total_memory
 
     memory_bytes = get_device_total_memory(int(device) if device.isdigit() else device)
-    return Gpu(device, pynvml.nvmlDeviceGetName(_get_handle(device)), memory_bytes)
+    return Gpu(device, pynvml.nvmlDeviceGetName(get_handle(device)), memory_bytes)
 
 
 def _describe_slices(device: str) -> list[Gpu]:
@@ -160,20 +161,11 @@ def _describe_slices(device: str) -> list[Gpu]:
     import pynvml
 
     slices = []
-    for uuid in _list_slices(_get_handle(device)):
-        handle = _get_handle(uuid)
+    for uuid in _list_slices(get_handle(device)):
+        handle = get_handle(uuid)
         memory_bytes = pynvml.nvmlDeviceGetMemoryInfo(handle).total
         slices.append(Gpu(uuid, pynvml.nvmlDeviceGetName(handle), memory_bytes, is_slice=True))
     return slices
-
-
-def _get_handle(device: str):
-    """NVML's handle of a number or UUID."""
-    import pynvml
-
-    if device.isdigit():
-        return pynvml.nvmlDeviceGetHandleByIndex(int(device))
-    return pynvml.nvmlDeviceGetHandleByUUID(device.encode())
 
 
 def _list_slices(handle) -> list[str]:

@@ -52,7 +52,8 @@ def execute(
     some exception of Dask is raised, of which run.connection makes one that says so.
     """
     if client is None:
-        return (run_task(function, Attempt(task), stage, limits) for task in tasks)
+        attempts = (Attempt(task, has_gpu=resources is not None) for task in tasks)
+        return (run_task(function, attempt, stage, limits) for attempt in attempts)
     count_capacity = _TaskCapacity(client, tasks_per_worker)
     return _run_on_workers(_Dispatch(function, iter(tasks), stage, client, count_capacity, limits, resources))
 
@@ -75,7 +76,7 @@ class _Dispatch:
         self.completed = as_completed(loop=self.client.loop)
         self._token = uuid.uuid4().hex[:12]  # a key is an identity: an old result or error never comes back under it
         self._numbers = itertools.count()
-        self._fresh = map(Attempt, self.tasks)
+        self._fresh = (Attempt(task, has_gpu=self.resources is not None) for task in self.tasks)
         self._lost_attempts: deque[Attempt] = deque()
         self._in_flight: dict[Any, list[Attempt]] = {}  # future -> its attempts
         self._restarted_workers: set[str] = set()  # addresses; a worker that comes back has another one

@@ -1,5 +1,6 @@
 """Tasks, their results, and the function that runs a task in a Dask worker or in this process."""
 
+import math
 import pickle
 import resource
 import sys
@@ -11,6 +12,7 @@ from dataclasses import dataclass, field, replace
 import psutil
 
 from emqa_dask.backend import DeviceLost
+from emqa_dask.run.gpu_utilisation import GpuUtilisation
 from emqa_dask.run.supervise import CallFailed, Supervised, classify_error, describe_error
 
 IN_PROCESS = "in-process"
@@ -56,6 +58,7 @@ class Attempt:
     task: Task
     number: int = 1
     is_isolated: bool = False
+    has_gpu: bool = False  # and may use it, so that its utilisation is measured
 
 
 def run_packed_attempts(packed: bytes) -> list[Result]:
@@ -84,6 +87,7 @@ def run_task(function: Callable, attempt: Attempt, stage: str, limits: Limits) -
     value = {}
     failure = {}
     worker = get_dask_worker()
+    utilisation = GpuUtilisation(attempt.has_gpu)
     call = Supervised(
         limits.timeout_s,
         limits.memory_bytes or compute_memory_limit_bytes(worker),
@@ -91,7 +95,7 @@ def run_task(function: Callable, attempt: Attempt, stage: str, limits: Limits) -
         may_exit=worker is not None,
     )
     try:
-        with call:
+        with call, utilisation:
             value = function(*task.args, call=call) or {}
         outcome = value.get("outcome", "done")
     except DeviceLost as error:
@@ -113,14 +117,18 @@ def run_task(function: Callable, attempt: Attempt, stage: str, limits: Limits) -
         started=started,
         seconds=time.perf_counter() - clock_start,
         peak_memory_bytes=measure_peak_memory_bytes(),
+        gpu_percent=utilisation.compute_mean(),
     )
     return Result(task, outcome, task_event, value, **failure)
 
 
 def make_event(attempt: Attempt, stage: str, outcome: str, **columns) -> dict:
-    """Row of tables.EVENTS for an attempt; columns that are not given are zero. A lost attempt has no images."""
+    """Row of tables.EVENTS for an attempt, without images where it was lost.
+
+    Columns that are not given are zero, or NaN for unknown.
+    """
     row = {"stage": stage, "partition": attempt.task.name, "worker": "", "started": time.time(), "seconds": 0.0}
-    row |= {"n_images": attempt.task.n_images, "bytes": 0, "peak_memory_bytes": 0} | columns
+    row |= {"n_images": attempt.task.n_images, "bytes": 0, "peak_memory_bytes": 0, "gpu_percent": math.nan} | columns
     row |= {"attempt": attempt.number, "outcome": outcome}
     return row | ({"n_images": 0} if outcome == "lost" else {})
 

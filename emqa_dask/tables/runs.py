@@ -15,6 +15,11 @@ EVENTS = define_schema(
         "n_images": (pa.int64(), "Number of images (or files) that the task processed."),
         "bytes": (pa.int64(), "Bytes of pixels that the task read."),
         "peak_memory_bytes": (pa.int64(), "Peak resident memory of the worker process until the task ended, in bytes."),
+        "gpu_percent": (
+            pa.float64(),
+            "Mean utilisation of the worker's GPU while the task ran, in %, by NVML; NaN where it was not measured: on "
+            "a CPU, on a slice of a GPU, or without nvidia-ml-py.",
+        ),
         "attempt": (pa.int32(), "Number of the attempt; 1 for the first."),
         "outcome": (
             pa.string(),

@@ -112,6 +112,26 @@ def test_out_of_memory_halves_the_batch_and_goes_on(client, library):
     assert result.value["sizes"][:3] == [16, 8, 4]
 
 
+def multiply(seconds, call=None):
+    """Keeps the GPU busy for some seconds."""
+    import cupy
+
+    matrix = cupy.ones((2048, 2048), cupy.float32)
+    started = time.monotonic()
+    while time.monotonic() - started < seconds:
+        cupy.matmul(matrix, matrix)
+        cupy.cuda.runtime.deviceSynchronize()
+
+
+def test_utilisation_is_measured_of_tasks_on_the_gpu_alone(client):
+    if list_gpus()[0].is_slice:
+        pytest.skip("NVML has no utilisation of a slice of a GPU")
+    (result,) = execute(multiply, [Task("a", (3.0,))], stage="s", client=client, resources={"GPU": 1})
+    assert 20 < result.event["gpu_percent"] <= 100
+    (result,) = execute(multiply, [Task("a", (0.1,))], stage="s", client=client)
+    assert np.isnan(result.event["gpu_percent"])
+
+
 ILLEGAL = 'extern "C" __global__ void wild(int* p) { p[threadIdx.x] = 1; }'
 
 

@@ -24,6 +24,7 @@ def make_runs(workers=(1, 2, 4), rounds=2, n_files=40) -> list[dict]:
             "seconds": float(LAW.predict_seconds(plan["n_files"], plan["workers"])),
             "stage_seconds": {"detect": 0.3 * plan["n_files"]},
             "peak_memory_mib": 100.0,
+            "gpu_percent": None,
             "has_failures": False,
         }
         for plan in list_runs(options, n_files)
@@ -54,6 +55,15 @@ def test_summary_of_known_times_has_their_law_and_efficiencies():
     assert any("3 workers" in line for line in describe_summary(summary))
 
 
+def test_utilisation_of_gpus_is_stated_where_it_was_measured():
+    runs = [run | {"gpu_percent": 20.0 + 10 * run["round"]} for run in make_runs(rounds=3)]
+    summary = summarise_runs(runs, n_images=10, deadline_hours=1.0, price_per_worker_hour=None)
+    assert {row["gpu_percent"] for row in summary["groups"]} == {30.0}
+    assert any("GPUs 30 % busy" in line for line in describe_summary(summary))
+    unmeasured = summarise_runs(make_runs(), n_images=10, deadline_hours=1.0, price_per_worker_hour=None)
+    assert not any("busy" in line for line in describe_summary(unmeasured))
+
+
 def test_comparison_states_ratios_and_differences():
     first = {"summary": summarise_runs(make_runs(), 100, 1.0, None), "source": "a", "scheduler": "local"}
     first |= {"machine": {"cores": 2}, "versions": {"dask": "1"}, "settings": "x"}
@@ -81,6 +91,8 @@ def test_one_and_two_workers_are_measured_on_an_archive(small_archive, tmp_path,
     page = out.with_suffix(".html").read_text()
     assert "Scaling of emqa triage" in page
     assert "http://" not in page
+    assert {run["gpu_percent"] for run in document["runs"]} == {None}  # a triage on a CPU
+    assert "not measured" in page
     assert [path.name for path in sorted(out.parent.iterdir())] == ["bench.html", "bench.json"]
     assert main(["bench", "--compare", str(out), str(out)]) == 0
     assert "1.00 times" in capsys.readouterr().out

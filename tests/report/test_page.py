@@ -99,6 +99,7 @@ def inputs(archive, pictures):
             "seconds": {"ingest": 3.2, EVIL: 4000.0},
             "n_megapixels": 128.0,
             "peak_memory_bytes": 3 << 29,
+            "gpu_percent": 64.2,
             "versions": {"numpy": "2.4", EVIL: EVIL},
             "settings": dump(Settings()) + EVIL,
             "models": {"r2": 0.71, "name": EVIL},
@@ -280,7 +281,9 @@ def test_every_part_says_its_numbers(page, inputs):
     assert "63.9 s on 2 workers, " in text
     assert "1 h 6 min" in text
     assert "25 ms/megapixel" in text
-    assert "2 megapixels/s; the largest worker took 1.5 GiB." in text
+    assert (
+        "2 megapixels/s; the largest worker took 1.5 GiB; GPUs were busy for 64 % of the time of their tasks." in text
+    )
     assert "trust_f1 = 0.5" in text
 
 

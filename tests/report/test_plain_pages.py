@@ -32,6 +32,7 @@ def render_study():
 
 def render_bench():
     group = {"images_per_s": 2.0, "megapixels_per_s": 2.0, "n_images": 40, "seconds": 20.0, "peak_memory_mib": 900.0}
+    group["gpu_percent"] = None
     group |= {"stage_ms_per_megapixel": {"detect": 40.0, "featurise": 20.0}, "scaling": "strong"}
     ends = {"efficiency": 1.0, "efficiency_low": None, "efficiency_high": None}
     more = {"efficiency": 0.9, "efficiency_low": 0.8, "efficiency_high": 1.0}

@@ -130,7 +130,8 @@ def test_every_task_gives_one_result_and_a_whole_event(place):
     assert events["started"].between(before, time.time()).all()
     assert events["seconds"].between(0, 60).all()
     assert events["peak_memory_bytes"].between(10 * 2**20, 100 * 2**30).all()
-    assert not events.isna().any().any()
+    assert not events.drop(columns="gpu_percent").isna().any().any()
+    assert events["gpu_percent"].isna().all()  # of tasks without a GPU
     assert set(events["worker"]) <= ({"in-process"} if place is None else set(place.nthreads()))
 
 

@@ -20,7 +20,7 @@ from emqa_dask.pipeline.commands import triage
 from emqa_dask.pipeline.commands.bench_summary import describe_summary, summarise_runs
 from emqa_dask.pipeline.commands.report_facts import list_versions
 from emqa_dask.pipeline.workspace.archive_sources import ArchiveFiles, list_sources, name_sources
-from emqa_dask.pipeline.workspace.journal import load_events
+from emqa_dask.pipeline.workspace.journal import GpuTime, load_events
 from emqa_dask.report.bench_page import render_bench_page
 from emqa_dask.run.task import IN_PROCESS
 from emqa_dask.settings import Settings, dump, replace
@@ -157,7 +157,8 @@ def list_runs(options: BenchOptions, n_files: int) -> Iterator[dict[str, Any]]:
 def measure_run(folder: Path, paths: Sequence[str], settings: Settings, workers: int) -> dict[str, Any]:
     """Figures of a triage of the files `paths` in a new workspace, from its start to the report.
 
-    Seconds, images, megapixels, seconds of all workers by stage, and the largest memory of a worker.
+    Seconds, images, megapixels, seconds of all workers by stage, the largest memory of a worker, and the utilisation of
+    the GPUs while their tasks ran (None where it was not measured).
     """
     file_list = folder / "files.txt"
     file_list.write_text("".join(f"{path}\n" for path in paths), "utf-8")
@@ -179,6 +180,7 @@ def measure_run(folder: Path, paths: Sequence[str], settings: Settings, workers:
         "megapixels": float((micrographs["height_px"] * micrographs["width_px"]).sum() / 1e6),
         "stage_seconds": {name: float(total) for name, total in events.groupby("stage")["seconds"].sum().items()},
         "peak_memory_mib": float(events["peak_memory_bytes"].max() / 2**20),
+        "gpu_percent": GpuTime().add(events["seconds"], events["gpu_percent"]).compute_percent(),
         "has_failures": exit_code != 0,
     }
 

@@ -76,6 +76,7 @@ def _summarise_group(scaling: str, workers: int, group: pd.DataFrame) -> dict[st
         "megapixels_per_s": float((group["megapixels"] / group["seconds"]).median()),
         "stage_ms_per_megapixel": {name: 1000 * float(s) / megapixels for name, s in stage_seconds.items()},
         "peak_memory_mib": float(group["peak_memory_mib"].max()),
+        "gpu_percent": None if group["gpu_percent"].isna().all() else float(group["gpu_percent"].median()),
     }
 
 
@@ -90,6 +91,7 @@ def describe_summary(summary: Mapping[str, Any]) -> Iterator[str]:
         yield (
             f"{row['scaling']}: {row['workers']} workers, {row['n_images']:,} images: {row['images_per_s']:.2f} "
             f"images/s, {row['megapixels_per_s']:.1f} MP/s, efficiency {format_efficiency(row)}"
+            + ("" if row["gpu_percent"] is None else f", GPUs {row['gpu_percent']:.0f} % busy")
         )
     yield format_law(summary["law"])
     n_images = f"{summary['n_images']:,} images"

@@ -39,6 +39,7 @@ class RunFacts(NamedTuple):
     wall_s: float = 0.0  # of all runs, without what was between them; 0 where it is unknown
     n_workers: int = 0  # of the run with the most workers
     peak_memory_bytes: int = 0  # of a worker, the largest
+    gpu_percent: float | None = None  # mean utilisation of the GPUs while their tasks ran; None: not measured
 
 
 def report(

@@ -206,7 +206,15 @@ def _report(
     if tuple(steps) == ("report",):
         preconditions.require_parts(workspace, settings)
     times = journal.summarise_times(workspace)
-    run_facts = RunFacts(started, times.stage_seconds, failures, times.wall_s, times.n_workers, times.peak_memory_bytes)
+    run_facts = RunFacts(
+        started,
+        times.stage_seconds,
+        failures,
+        times.wall_s,
+        times.n_workers,
+        times.peak_memory_bytes,
+        times.gpu_time.compute_percent(),
+    )
     is_new = report(workspace, source, settings, run_facts, execute if execute.is_quick else None)
     tell(workspace, say)
     for line in read_advice(workspace, settings).describe():

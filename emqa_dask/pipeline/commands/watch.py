@@ -118,6 +118,7 @@ class _Watcher:
         self.wall_s = times.wall_s
         self.n_workers = times.n_workers
         self.peak_memory_bytes = times.peak_memory_bytes
+        self.gpu_time = times.gpu_time
         worker_addresses: set[str] = set()
         options = self.options
         self.files = SettledFiles(self.sources, self.settings.archive, self.workspace.uri, judged, options.settle_s)
@@ -127,6 +128,7 @@ class _Watcher:
             worker_addresses.add(result.event["worker"])
             self.n_workers = max(self.n_workers, len(worker_addresses))
             self.peak_memory_bytes = max(self.peak_memory_bytes, result.event["peak_memory_bytes"])
+            self.gpu_time = self.gpu_time.add(result.event["seconds"], result.event["gpu_percent"])
             stages = result.value.get("stages") or {result.event["stage"]: result.event["seconds"]}
             for stage, seconds in stages.items():
                 self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
@@ -218,7 +220,8 @@ class _Watcher:
         start_s = time.monotonic()
         failures = parts.load_table(self.workspace.failures, tables.FAILURES)
         seconds = {stage: round(s, 3) for stage, s in self.seconds.items()}
-        facts = RunFacts(self.started, seconds, failures, self.wall_s, self.n_workers, self.peak_memory_bytes)
+        memory_bytes, gpu_percent = self.peak_memory_bytes, self.gpu_time.compute_percent()
+        facts = RunFacts(self.started, seconds, failures, self.wall_s, self.n_workers, memory_bytes, gpu_percent)
         report(self.workspace, marker.describe_sources(self.sources), self.settings, facts)
         self._last_report_s = time.monotonic()
         self._report_took_s = self._last_report_s - start_s
