@@ -42,3 +42,17 @@ def test_every_cell_of_the_notebook_runs(tmp_path):
     assert ran.returncode == 0, f"{ran.stdout}\n{ran.stderr}"
     for text in ("12 micrographs", "Run of emqa_dask in", "b'\\x89PNG'", "(768, 1024) uint16", "review"):
         assert text in ran.stdout, (text, ran.stdout)
+
+
+@pytest.mark.real
+def test_jupyter_executes_the_notebook(tmp_path):
+    pytest.importorskip("nbconvert", reason="nbconvert is not installed (pip install nbconvert ipykernel)")
+    pytest.importorskip("ipykernel", reason="ipykernel is not installed (pip install nbconvert ipykernel)")
+    command = [sys.executable, "-m", "nbconvert", "--to", "notebook", "--execute", "--output-dir", str(tmp_path)]
+    ran = subprocess.run([*command, str(NOTEBOOK)], capture_output=True, text=True, timeout=600, cwd=tmp_path)
+    assert ran.returncode == 0, ran.stderr
+    cells = json.loads((tmp_path / NOTEBOOK.name).read_text())["cells"]
+    outputs = [output for cell in cells if cell["cell_type"] == "code" for output in cell["outputs"]]
+    assert "error" not in {output["output_type"] for output in outputs}
+    kinds = {kind for output in outputs for kind in output.get("data", ())}
+    assert {"text/plain", "text/html", "image/png"} <= kinds
