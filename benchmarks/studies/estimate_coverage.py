@@ -132,13 +132,20 @@ def run_repetitions(n_repetitions: int, detector: str, seed: int) -> pd.DataFram
     return pd.DataFrame(rows)
 
 
+def _find_truth(quantity: str, true_totals: NDArray) -> float:
+    if quantity in QUANTILES:
+        value, probability = QUANTILES[quantity]
+        return float(np.nanquantile(_divide(true_totals, *VALUES[value]), probability, method="inverted_cdf"))
+    everything = define_simple_design(len(true_totals), np.arange(len(true_totals)))
+    return estimate_quantity(quantity, everything, true_totals, None).value
+
+
 def _compare(quantity: str, design: Design, archive: Archive) -> dict[str, float]:
     """Whether intervals with and without detections contain the truth, and their lengths relative to it.
 
     An open end (NaN) of a quantile's interval contains everything; the length is NaN.
     """
-    everything = define_simple_design(len(archive.true_totals), np.arange(len(archive.true_totals)))
-    truth = estimate_quantity(quantity, everything, archive.true_totals, None).value
+    truth = _find_truth(quantity, archive.true_totals)
     # A tenth of the images may have no object.
     scale = max(truth, 1.0) if quantity in QUANTILES and "number" in quantity else truth
     reviewed_totals = archive.true_totals[design.reviewed]
