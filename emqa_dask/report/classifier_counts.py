@@ -58,6 +58,7 @@ class ClassifierCounts:
         self.classes = Counter()
         self.shifts = Counter()
         self.limits: set[float] = set()
+        self.n_uncertain = 0
         self.cohorts: dict[str, dict] = {}
 
     def add(self, triage: pd.DataFrame, classifications: pd.DataFrame) -> None:
@@ -74,6 +75,8 @@ class ClassifierCounts:
         self.shifts.update(answers["shift"].dropna())
         if "entropy_limit_nats" in answers and len(self.limits) < 2:
             self.limits |= set(answers["entropy_limit_nats"].dropna().unique().tolist())
+        if "entropy_limit_nats" in answers:
+            self.n_uncertain += int(answers["predictive_entropy_nats"].gt(answers["entropy_limit_nats"]).sum())
         defocus = triage.dropna(subset="micrograph_id").set_index("micrograph_id")["defocus_nm"]
         cohort = answers["cohort"] if "cohort" in answers else pd.Series(None, index=answers.index, dtype=object)
         answer_values = pd.DataFrame(
@@ -103,6 +106,23 @@ class ClassifierCounts:
             counts[key] += np.histogram(logs, LOG_EDGES)[0]
         entropy = np.clip(rows["entropy"].dropna().to_numpy(), 0, ENTROPY_EDGES[-1])
         counts["entropy"] += np.histogram(entropy, ENTROPY_EDGES)[0]
+
+    @property
+    def entropy_limit_nats(self) -> float:
+        """The limit of the predictive entropy; NaN where there is none, or more than one."""
+        return next(iter(self.limits)) if len(self.limits) == 1 else np.nan
+
+    def summarise(self) -> dict:
+        """Classifiers, micrographs by class, kind of shift and uncertainty, for provenance.json; empty without any."""
+        if not self.classes:
+            return {}
+        return {
+            "names": sorted(self.classifiers),
+            "classes": dict(self.classes.most_common()),
+            "shifts": {kind: self.shifts[kind] for kind in SHIFTS[1:]},
+            "uncertain": self.n_uncertain,
+            "entropy_limit_nats": None if np.isnan(self.entropy_limit_nats) else self.entropy_limit_nats,
+        }
 
     def make_section(
         self,
@@ -144,7 +164,7 @@ class ClassifierCounts:
             n_refused=self.n_refused,
             classes=tuple(sorted(self.classes.items(), key=lambda pair: (-pair[1], pair[0]))),
             shifts={kind: self.shifts[kind] for kind in SHIFTS},
-            entropy_limit_nats=next(iter(self.limits)) if len(self.limits) == 1 else np.nan,
+            entropy_limit_nats=self.entropy_limit_nats,
             cohorts=tuple(sorted(cohort_lines, key=lambda line: (-line.n, line.cohort))),
             drifts=drift_rows,
             n_drifted=int(drift_rows["is_drifted"].sum()),

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emqa_dask import tables
+from emqa_dask.pipeline.commands.triage import describe_classifications
 from emqa_dask.report import classifier_counts
 from emqa_dask.report.classifier_counts import (
     ENTROPY_EDGES,
@@ -75,6 +76,20 @@ def test_counts_and_medians_are_those_of_the_tables(archive, classifications, se
         np.testing.assert_array_equal(
             line.entropy, np.histogram(own["predictive_entropy_nats"].dropna(), ENTROPY_EDGES)[0]
         )
+
+
+def test_summaries_count_classes_shifts_and_uncertain_images(archive, classifications):
+    triage, answers = made(archive, classifications, 3, 150)
+    answers = answers[answers["micrograph_id"].isin(triage["micrograph_id"])]
+    counts = gathered(triage, answers, 40).summarise()
+    assert counts["classes"] == triage["predicted_class"].value_counts().to_dict()
+    assert counts["shifts"] == {kind: triage["shift"].eq(kind).sum() for kind in tables.SHIFTS[1:]}
+    assert counts["uncertain"] == answers["predictive_entropy_nats"].gt(0.8).sum() > 0
+    assert describe_classifications(counts)[1].startswith(
+        f"    uncertain {counts['uncertain']} (predictive entropy above 0.80"
+    )
+    assert ClassifierCounts().summarise() == {}
+    assert describe_classifications({}) == []
 
 
 def test_further_cohorts_are_counted_together(archive, classifications, monkeypatch):

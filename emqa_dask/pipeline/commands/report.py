@@ -80,6 +80,7 @@ def report(
         "networks": digest_models(list_networks(settings)),
         "verdicts": dict(overview.verdicts.most_common()),
         "first_reasons": {verdict: dict(counts.most_common()) for verdict, counts in overview.first_reasons.items()},
+        "classifications": classes.summarise(),
         "report_key": key,
     }
     last_name = workspace.provenance.rpartition("/")[2]  # is written last

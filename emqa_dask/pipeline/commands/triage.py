@@ -1,7 +1,7 @@
 """emqa triage: runs the steps on a workspace; `triage_archive` is the same for Python."""
 
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import ExitStack
 
 import numpy as np
@@ -237,3 +237,20 @@ def tell(workspace: Workspace, say: Say) -> None:
         main_reasons = list(facts.get("first_reasons", {}).get(verdict, {}).items())[:4]
         text = ", ".join(f"{code} {n}" for code, n in main_reasons) if verdict != "trust" else ""
         say(f"  {verdict:<{width}} {facts['verdicts'].get(verdict, 0):>7,}" + (f"   {text}" if text else ""))
+    for line in describe_classifications(facts.get("classifications", {})):
+        say(line)
+
+
+def describe_classifications(counts: Mapping) -> list[str]:
+    """Two lines on the classes of micrographs and on those that are uncertain or out of domain; none without any."""
+    if not counts:
+        return []
+    classes = ", ".join(f"{name} {n:,}" for name, n in counts["classes"].items())
+    limit = counts["entropy_limit_nats"]
+    limit_text = "" if limit is None else f" (predictive entropy above {limit:.2f} nats)"
+    shifts = ", ".join(f"{kind} {n:,}" for kind, n in counts["shifts"].items())
+    n_shifted = sum(counts["shifts"].values())
+    return [
+        f"  classes of {', '.join(counts['names'])}: {classes}",
+        f"    uncertain {counts['uncertain']:,}{limit_text}; out of domain {n_shifted:,} ({shifts})",
+    ]
