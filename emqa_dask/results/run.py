@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from emqa_dask import tables
-from emqa_dask.pipeline.workspace import journal, provenance
+from emqa_dask.pipeline.workspace import atom_tables, journal, provenance
 from emqa_dask.pipeline.workspace.stages import TABLES, list_run_folders
 from emqa_dask.results.image_index import ImageIndex, ImagePlace
 from emqa_dask.results.summaries import RunSummary
@@ -30,6 +30,8 @@ CONDITIONS = {
     "detector_choices": "`--detector auto`",
     **dict.fromkeys(("probabilities", "regions", "classifications", "sessions", "drifts"), CLASSIFIER),
 }
+# Folders of parts that are not among those of the settings.
+FIXED_FOLDERS = {"events": journal.EVENTS} | {name: name for name in atom_tables.SCHEMAS}
 IMAGE_TABLES = ("triage", "micrographs", "flags", "review_plan")  # single tables with micrograph_id
 # What a command line has before and after the workspace.
 STEP_ARGUMENTS = {"ingest": (("SRC", "--workspace"), ()), "estimate": ((), ("LABELS",))}
@@ -75,8 +77,8 @@ class Run:
     Attributes ``triage``, ``samples``, ``measurements``, ``sizes``, ``detections``, ``features``, ``predictions``,
     ``classifications``, ``evidence``, ``embeddings``, ``probabilities``, ``regions``, ``thumbnails``,
     ``custom_checks``, ``catalog``, ``micrographs``, ``flags``, ``sessions``, ``drifts``, ``detector_choices``,
-    ``failures``, ``estimates``, ``review_plan`` and ``events`` are the tables of these names as dask.dataframe, as
-    ``read_table`` gives them.
+    ``failures``, ``estimates``, ``review_plan``, ``events`` and, after ``emqa tune types``, ``atom_columns``,
+    ``atom_types`` and ``atom_maps`` are the tables of these names as dask.dataframe, as ``read_table`` gives them.
 
     Parameters
     ----------
@@ -97,12 +99,12 @@ class Run:
         self._index = ImageIndex(self._workspace)
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("_") or name not in (*SINGLE_TABLES, *TABLES, "events"):
+        if name.startswith("_") or name not in (*SINGLE_TABLES, *TABLES, *FIXED_FOLDERS):
             raise AttributeError(f"a run has no attribute {name!r}")
         return self.read_table(name)
 
     def __dir__(self) -> list[str]:
-        return sorted({*super().__dir__(), *SINGLE_TABLES, *TABLES, "events"})
+        return sorted({*super().__dir__(), *SINGLE_TABLES, *TABLES, *FIXED_FOLDERS})
 
     def read_table(
         self,
@@ -143,10 +145,13 @@ class Run:
         query = frames.TableQuery(name, filters, self._verify)
         if name in SINGLE_TABLES:
             return self._read_single_table(query, columns, images)
-        folder = journal.EVENTS if name == "events" else self._find_folder(name)
+        folder = FIXED_FOLDERS.get(name) or self._find_folder(name)
         query.check_columns(columns)
         names = parts.list_parts(self.uri, folder)
-        if name != "events":
+        if name in atom_tables.SCHEMAS and not names:
+            command = marker.format_command("tune", "types", self.uri)
+            raise ValueError(f"{self.uri} has no {name} yet: run {command}")
+        if name not in FIXED_FOLDERS:
             self._check_parts(name, names)
         ids = None if images is None else self._index.group_by_partition(self._index.list_ids(images))
         return frames.open_parts(query, files.join(self.uri, folder), names, columns, ids)
@@ -169,7 +174,7 @@ class Run:
         if name in self.folders:
             return self.folders[name]
         if name not in TABLES:
-            names_text = ", ".join([*SINGLE_TABLES, *self.folders, "events"])
+            names_text = ", ".join([*SINGLE_TABLES, *self.folders, *FIXED_FOLDERS])
             raise ValueError(f"there is no table {name!r}; a run has {names_text}")
         raise ValueError(self._describe_missing(name, TABLES[name].step))
 

@@ -8,6 +8,7 @@ import pytest
 import tifffile
 from scipy.spatial import cKDTree
 
+from emqa_dask import open_run
 from emqa_dask.cli import main
 from emqa_dask.pipeline.tasks.tune_types import map_columns
 from emqa_dask.pipeline.workspace.integrity import verify
@@ -108,6 +109,33 @@ def test_every_image_has_an_overlay_and_nothing_is_done_twice(workspace, tmp_pat
     assert len(list(root.glob("atom_overlays/*.png"))) == 3
     assert main(["tune", "types", str(root), *HERE]) == 0
     assert list_stamps(root) == stamps
+
+
+def test_tables_open_with_the_run(workspace, stored):
+    run = open_run(workspace)
+    for table in ("atom_maps", "atom_types", "atom_columns"):
+        rows = getattr(run, table).compute()
+        expected = read(workspace, table)
+        assert list(rows.columns) == list(expected.columns)
+        assert len(rows) == len(expected) > 0
+        numbers = expected.select_dtypes("number").columns
+        np.testing.assert_array_equal(rows[numbers].astype(float), expected[numbers].astype(float))
+    columns = run.read_table("atom_columns", ["micrograph_id", "type"], images="two.tif").compute()
+    (micrograph_id,) = columns["micrograph_id"].unique()
+    assert len(columns) == read(workspace, "atom_columns")["micrograph_id"].eq(micrograph_id).sum()
+    with pytest.raises(ValueError, match="has no atom_maps yet: run `emqa tune types "):
+        open_run(stored).atom_maps  # noqa: B018
+
+
+@pytest.mark.real
+def test_workers_give_the_same_tables(workspace, tmp_path):
+    root = tmp_path / "ws"
+    shutil.copytree(workspace, root)
+    for folder in root.glob("atom_*"):
+        shutil.rmtree(folder)
+    assert main(["tune", "types", str(root), "--scheduler", "local", "--workers", "2"]) == 0
+    for table in ("atom_maps", "atom_types", "atom_columns"):
+        pd.testing.assert_frame_equal(read(root, table), read(workspace, table))
 
 
 def test_options_change_the_maps_of_their_cohort_only(workspace, tmp_path):
