@@ -30,7 +30,7 @@ import torch
 import yaml
 from pycocotools.mask import encode
 
-from emqa_dask import models, networks
+from emqa_dask import detectron2_models, models, networks
 from emqa_dask.detect.mask_rcnn import load_detector
 from emqa_dask.detect.mask_rcnn.detector import Detector
 from emqa_dask.detect.mask_rcnn.detector_card import CONFIG, TASK, WEIGHTS, DetectorCard, read_detector_card
@@ -83,8 +83,6 @@ def random_detectron2(folder: Path, detections: int, change: dict) -> None:
     import detectron2
     from detectron2.config import CfgNode, get_cfg
 
-    from emqa_dask.detect.mask_rcnn import with_detectron2
-
     cfg = get_cfg()
     cfg.merge_from_file(str(Path(detectron2.__file__).parent / ZOO), allow_unsafe=False)
     cfg.MODEL.ROI_HEADS.NUM_CLASSES = 1
@@ -92,7 +90,7 @@ def random_detectron2(folder: Path, detections: int, change: dict) -> None:
     cfg.merge_from_other_cfg(CfgNode(change))
     (folder / CONFIG).write_text(cfg.dump(), encoding="utf-8")
     torch.manual_seed(0)
-    model, _ = with_detectron2.build(folder / CONFIG, 0.05, detections, "cpu")
+    model, _ = detectron2_models.build(folder / CONFIG, 0.05, detections, "cpu")
     with torch.no_grad():
         for name, module in model.named_modules():  # as after training: nothing grows from layer to layer
             if name.endswith("norm"):

@@ -168,12 +168,12 @@ def save_weights(net: "torch.nn.Module", path: Path, *, is_half_precision: bool 
     path.write_bytes(save({name: convert(tensor) for name, tensor in net.state_dict().items()}))
 
 
-def centre_scores(source: Path, target: Path, threshold: float) -> None:
+def centre_scores(source: Path, target: Path, threshold: float, *, background: int = 0) -> None:
     """Copies the weights of `source` to `target` with a higher background: a score of `threshold` becomes 0.5.
 
-    The log-odds of every object against background fall by those of `threshold`; the order of scores within a class
-    stays. A network trained on crowded crops is overconfident: with a best threshold of 0.95 only the scores between it
-    and 1 would be left.
+    The log-odds of every object against class `background` fall by those of `threshold`; the order of scores within a
+    class stays. A network trained on crowded crops is overconfident: with a best threshold of 0.95 only the scores
+    between it and 1 would be left.
     """
     import torch
     from safetensors.torch import load_file, save
@@ -183,7 +183,7 @@ def centre_scores(source: Path, target: Path, threshold: float) -> None:
     tensors = load_file(source)
     bias = tensors["roi_heads.box_predictor.cls_score.bias"]
     tensors["roi_heads.box_predictor.cls_score.bias"] = bias.clone()
-    tensors["roi_heads.box_predictor.cls_score.bias"][0] += torch.logit(torch.tensor(threshold)).to(bias.dtype)
+    tensors["roi_heads.box_predictor.cls_score.bias"][background] += torch.logit(torch.tensor(threshold)).to(bias.dtype)
     target.write_bytes(save(tensors))
 
 

@@ -4,12 +4,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from emqa_dask import models, networks, output_folders
+from emqa_dask import networks, output_folders
 from emqa_dask.number_ranges import check_fraction, check_integer, check_number, check_seed
 from emqa_dask.train import coco
-from emqa_dask.train.checkpoints import WEIGHTS, locate_checkpoint
+from emqa_dask.train.checkpoints import locate_checkpoint
 from emqa_dask.train.detector_data import (
     CropOptions,
     DetectorImages,
@@ -22,10 +22,8 @@ from emqa_dask.train.detector_data import (
 )
 from emqa_dask.train.detector_export import ModelTarget
 from emqa_dask.train.detector_fit import fit_detector
+from emqa_dask.train.detector_start import Learner, load_start
 from emqa_dask.train.schedules import DetectorSchedule
-
-if TYPE_CHECKING:
-    import torch
 
 ARCHITECTURE = {
     "backbone": "resnet18",
@@ -50,8 +48,6 @@ N_STEPS_FROM_MODEL = 600
 LEARNING_RATE_FROM_RANDOM = 6e-4
 LEARNING_RATE_FROM_MODEL = 1e-4
 MAX_WARM_UP_STEPS = 100
-# The last layers, whose shapes depend on the classes.
-HEADS = ("roi_heads.box_predictor.", "roi_heads.mask_predictor.mask_fcn_logits.")
 
 
 @dataclass(frozen=True)
@@ -124,7 +120,8 @@ def train_detector(
     output_folders.check_folder(out, locate_checkpoint(out))
     torch.manual_seed(options.seed)
     rows, classes = coco.read_coco_sets(sets)
-    net, model_card = _make_network(options, classes)
+    learner = _make_learner(options, classes)
+    model_card = learner.card
     percentiles = (model_card["input"]["low_percentile"], model_card["input"]["high_percentile"])
     images = DetectorImages(rows, read, normalise, percentiles)
     images.check()
@@ -139,14 +136,16 @@ def train_detector(
     interval = schedule.validation_interval
     say(f"{len(training_images)} images to learn from, {len(validation_images)} held back, {interval} steps an epoch")
     return fit_detector(
-        net,
-        partial(draw_batches, images, training_images, model_card["architecture"], options.crops, options.seed),
-        ModelTarget(out, model_card),
+        learner.net,
+        partial(draw_batches, images, training_images, learner.input_size, options.crops, options.seed),
+        ModelTarget(out, model_card, texts=learner.texts, background=learner.background),
         schedule,
         validation=[images.make_truth(k) for k in validation_images],
         device=options.device,
         resume=options.resume,
         say=say,
+        prepare=learner.prepare,
+        make_rounds=learner.make_rounds,
     )
 
 
@@ -174,8 +173,8 @@ def _describe_options(options: DetectorOptions, schedule: DetectorSchedule) -> d
     }
 
 
-def _make_network(options: DetectorOptions, classes: list[str]) -> tuple["torch.nn.Module", dict[str, Any]]:
-    """The network to train and the first part of its card."""
+def _make_learner(options: DetectorOptions, classes: list[str]) -> Learner:
+    """The network to train."""
     model_card = {
         "name": "",
         "task": "instance segmentation",
@@ -187,29 +186,10 @@ def _make_network(options: DetectorOptions, classes: list[str]) -> tuple["torch.
         "matching": {"iou_threshold": 0.1, "rule": "greedy"},
     }
     if options.start is not None:
-        return _load_start(options, model_card)
+        if options.architecture is not None:
+            raise ValueError("an architecture can be chosen only for a network that starts from random weights")
+        return load_start(options.start, model_card, options.device, options.precision)
     architecture_settings = {**(options.architecture or {}), "n_classes": len(classes)}
     architecture = networks.complete_architecture({**ARCHITECTURE, **architecture_settings})
-    return networks.build_detector(architecture), {**model_card, "architecture": architecture}
-
-
-def _load_start(options: DetectorOptions, model_card: dict[str, Any]) -> tuple["torch.nn.Module", dict[str, Any]]:
-    """The network of `options.start` with its last layers fit for the classes of `model_card`, and the card."""
-    if options.architecture is not None:
-        raise ValueError("an architecture can be chosen only for a network that starts from random weights")
-    n_classes = len(model_card["classes"])
-    folder = models.locate_model(str(options.start))
-    start_card = models.load_model_card(folder)
-    if start_card.get("task") != model_card["task"] or start_card.get("family") != model_card["family"]:
-        model_type = f"{start_card.get('family')} for {start_card.get('task')!r}"
-        raise ValueError(f"{folder}: {model_type}: only torchvision detectors train here")
-    with models.blame_model(folder):
-        architecture = networks.complete_architecture({**start_card["architecture"], "n_classes": n_classes})
-        net = networks.build_detector(architecture)
-        skip = HEADS if start_card["architecture"]["n_classes"] != n_classes else ()
-        networks.load_weights(net, folder / WEIGHTS, skip=skip)
-    model_card["training"] |= {
-        "started_from": start_card["name"],
-        "started_from_digest": models.digest_model_card(folder),
-    }
-    return net, {**model_card, "architecture": architecture, "input": dict(start_card["input"])}
+    net = networks.build_detector(architecture)
+    return Learner(net, {**model_card, "architecture": architecture}, architecture)

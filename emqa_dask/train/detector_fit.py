@@ -34,13 +34,16 @@ def fit_detector(
     device: str = "cpu",
     resume: bool = False,
     say: Callable[[str], None] = print,
+    prepare: Callable[["torch.nn.Module", DetectorSchedule], "torch.optim.Optimizer"] | None = None,
+    make_rounds: Callable[..., "DetectorRounds"] | None = None,
 ) -> dict:
     """Validation scores of the best network, which is written to `target`; {} without validation images.
 
     `draw_batches(first)` yields the crops of step `first`, `first + 1`, ...; a step always has the same crops. A
     network that validates better than all before is written as a model directory with its scores, training.csv and
     validation.csv; without validation images the last network is. Until the training ends, `<target>.checkpoint` holds
-    what `resume` starts from. Raises FloatingPointError where the loss is not finite, FileNotFoundError without a
+    what `resume` starts from. `prepare` makes the optimiser and `make_rounds` the steps of networks that are not
+    torchvision's. Raises FloatingPointError where the loss is not finite, FileNotFoundError without a
     checkpoint to resume from, and FileExistsError where either folder was not written by a training.
     """
     import torch
@@ -48,15 +51,15 @@ def fit_detector(
     checkpoint = locate_checkpoint(target.folder)
     output_folders.check_folder(target.folder, checkpoint)
     net.to(device, memory_format=torch.channels_last)
-    training = Training(net, make_optimiser(net, schedule))
+    training = Training(net, (prepare or make_optimiser)(net, schedule))
     if resume:
         _resume(checkpoint, training)
     batches = draw_batches(training.progress.n_rounds)
-    rounds = DetectorRounds(training, schedule, target, batches, validation, device, say)
+    rounds = (make_rounds or DetectorRounds)(training, schedule, target, batches, validation, device, say)
     minutes = schedule.checkpoint_minutes
     run_training_rounds(training, schedule, rounds.train_step, checkpoint, checkpoint_minutes=minutes, say=say)
     if target.folder.exists():
-        complete_model(target.folder, training.progress)
+        complete_model(target, training.progress)
     output_folders.remove_folder(checkpoint)
     return training.progress.best or {}
 
@@ -85,7 +88,7 @@ class DetectorRounds:
         """Trains step `k`, validates where it is due, and returns a message every `MESSAGE_INTERVAL` steps."""
         crops = next(self.batches)
         start_s = time.monotonic()
-        losses = self._update_weights(k, crops)
+        losses = self.update_weights(k, crops)
         self._record(k, losses, time.monotonic() - start_s)
         is_last = k + 1 == self.schedule.n_steps
         if self.validation and ((k + 1) % self.schedule.validation_interval == 0 or is_last):
@@ -94,7 +97,7 @@ class DetectorRounds:
             export_model(self.training.net, self.target, self.training.progress)
         return self._describe_progress() if (k + 1) % MESSAGE_INTERVAL == 0 or is_last else ""
 
-    def _update_weights(self, k: int, crops: Sequence[Crop]) -> dict[str, "torch.Tensor"]:
+    def update_weights(self, k: int, crops: Sequence[Crop]) -> dict[str, float]:
         """Takes one step and returns its losses, their sum first."""
         import torch
 
@@ -103,22 +106,26 @@ class DetectorRounds:
         losses = compute_losses(self.training.net, *make_tensors(crops, self.device), self.schedule.precision)
         loss = sum(losses.values())
         take_optimiser_step(self.training, loss, f"step {k + 1}", max_gradient_norm=self.schedule.max_gradient_norm)
-        return {"loss": loss, **losses}
+        return {name: value.item() for name, value in {"loss": loss, **losses}.items()}
 
-    def _record(self, k: int, losses: dict[str, "torch.Tensor"], duration_s: float) -> None:
+    def detect(self, net: "torch.nn.Module", image: np.ndarray) -> scores.Detections:
+        """Detections of the network, in evaluation mode, on a normalised image."""
+        return scores.detect_objects(net, image)
+
+    def _record(self, k: int, losses: dict[str, float], duration_s: float) -> None:
         """Adds the row of step `k` to the progress."""
         progress = self.training.progress
         self.durations_s = [*self.durations_s[1 - N_TIMED_STEPS :], duration_s]
         progress.seconds += duration_s
         progress.n_rounds = k + 1
-        values = {name: round(value.item(), 5) for name, value in losses.items()}
+        values = {name: round(value, 5) for name, value in losses.items()}
         times = {"learning_rate": self.schedule.compute_rate(k), "seconds": round(progress.seconds, 2)}
         progress.training.append({"step": k + 1, **values, **times})
 
     def _validate(self) -> None:
         """Evaluates the network on the validation images, and writes it as a model if no earlier one was better."""
         progress = self.training.progress
-        validation_scores = scores.evaluate_network(self.training.net, self.validation)
+        validation_scores = scores.evaluate_network(self.training.net, self.validation, detect=self.detect)
         row = {name: round(float(value), 4) for name, value in validation_scores.items()}
         self.say("validation  " + "  ".join(f"{name} {value}" for name, value in row.items()))
         row = {"step": progress.n_rounds, **row}

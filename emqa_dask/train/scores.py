@@ -2,7 +2,7 @@
 
 import contextlib
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -127,7 +127,10 @@ def compute_mask_ap50(detections: Sequence[Detections], truths: Sequence[GroundT
 
 
 def evaluate_network(
-    net: "torch.nn.Module", truths: Sequence[GroundTruth], threshold: float | None = None
+    net: "torch.nn.Module",
+    truths: Sequence[GroundTruth],
+    threshold: float | None = None,
+    detect: Callable[["torch.nn.Module", np.ndarray], Detections] = detect_objects,
 ) -> dict[str, float]:
     """Scores of `net` on images, for both IoU 0.1 and 0.5, with `mask_ap50` and the score threshold of the F1.
 
@@ -136,7 +139,7 @@ def evaluate_network(
     """
     was_training = net.training
     net.eval()
-    detections = [detect_objects(net, truth.image) for truth in truths]
+    detections = [detect(net, truth.image) for truth in truths]
     net.train(was_training)
     threshold = select_threshold(detections, truths) if threshold is None else threshold
     f1_scores = {}

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import yaml
 
-from emqa_dask import models, networks
-from emqa_dask.detect.mask_rcnn import convert, load_detector, with_detectron2
+from emqa_dask import detectron2_models, models, networks
+from emqa_dask.detect.mask_rcnn import convert, load_detector
 from emqa_dask.detect.mask_rcnn import masks as mk
 from emqa_dask.detect.normalise import normalise
 from tests.detect.conftest import SMALL, spread, write_model
@@ -60,7 +60,7 @@ def imported(detectron2, tmp_path_factory):
     (folder / "base.yaml").write_text(yaml.safe_dump(BASE))
     (folder / "config.yaml").write_text(yaml.safe_dump({"_BASE_": "base.yaml", "VERSION": 2}))
     (folder / "plain.yaml").write_text(yaml.safe_dump(BASE))
-    model, _ = with_detectron2.build(folder / "plain.yaml", 0.05, 1000, "cpu")
+    model, _ = detectron2_models.build(folder / "plain.yaml", 0.05, 1000, "cpu")
     state = {**spread(model).state_dict(), "pixel_mean": torch.zeros(3, 1, 1)}
     torch.save({"model": state, "iteration": 7}, folder / "model.pth")
     convert.import_detectron2(
@@ -92,7 +92,7 @@ def test_rows_are_those_of_the_default_predictor(imported, scenes):
     predictor = default_predictor(*imported[1:])
     found = load_detector(imported[0]).detect(scenes[:4])
     for image, rows in zip(scenes, found, strict=False):
-        grey = with_detectron2.convert_to_uint8(normalise(image, 1.0, 99.0))
+        grey = detectron2_models.convert_to_uint8(normalise(image, 1.0, 99.0))
         expected = predictor(np.repeat(grey[..., None], 3, axis=2))["instances"]
         assert len(rows) == len(expected) > 5
         boxes = expected.pred_boxes.tensor.numpy()
@@ -170,7 +170,7 @@ def test_a_config_runs_no_code(imported, tmp_path):
     code = f"MODEL: !!python/object/apply:pathlib.Path.touch [!!python/object/apply:pathlib.PosixPath ['{mark}']]\n"
     (tmp_path / "config.yaml").write_text(code)
     with pytest.raises(ValueError, match="not a detectron2 config"):
-        with_detectron2.build(tmp_path / "config.yaml", 0.05, 10, "cpu")
+        detectron2_models.build(tmp_path / "config.yaml", 0.05, 10, "cpu")
     with pytest.raises(ValueError, match="not a detectron2 config"):
         convert.import_detectron2(tmp_path / "config.yaml", imported[2], tmp_path / "o", name="a", classes=["b"])
     assert not mark.exists()

@@ -114,8 +114,8 @@ def test_a_failure_does_not_change_an_existing_model(short, disc_set, plain, tmp
 def test_a_start_of_another_family_is_refused(short, tmp_path):
     folder = tmp_path / "other"
     folder.mkdir()
-    models.write_model_card(folder, {"name": "other", "task": "instance segmentation", "family": "detectron2"})
-    with pytest.raises(ValueError, match="only torchvision detectors train here"):
+    models.write_model_card(folder, {"name": "other", "task": "instance segmentation", "family": "yolo"})
+    with pytest.raises(ValueError, match="only detectors of torchvision and detectron2 train here"):
         short(start=folder)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from emqa_dask import models, networks, output_folders
+from emqa_dask import detectron2_models, models, networks, output_folders
 from emqa_dask.detect.mask_rcnn.detector_card import CONFIG, MAX_DETECTIONS, SCORE_FLOOR, TASK, WEIGHTS
 
 if TYPE_CHECKING:
@@ -70,8 +70,6 @@ def import_detectron2(
     `architecture` with `score_floor` and `max_detections`, which stand above the config's. Raises as
     import_torchvision(), and ImportError without detectron2.
     """
-    from emqa_dask.detect.mask_rcnn import with_detectron2
-
     output_folders.check_free(out)
     config_limits = {
         "score_floor": SCORE_FLOOR,
@@ -80,8 +78,8 @@ def import_detectron2(
     }
 
     def fill(folder: Path) -> None:
-        (folder / CONFIG).write_text(with_detectron2.complete_config(Path(config), len(classes)), encoding="utf-8")
-        model, _ = with_detectron2.build(
+        (folder / CONFIG).write_text(detectron2_models.complete_config(Path(config), len(classes)), encoding="utf-8")
+        model, _ = detectron2_models.build(
             folder / CONFIG, config_limits["score_floor"], config_limits["max_detections"], "cpu"
         )
         state = read_checkpoint(Path(checkpoint))
