@@ -5,7 +5,8 @@ work in a pool of processes without Dask: what the machine's cores give, which s
 
 `stubs`: whole runs of `emqa bench` whose tasks wait in place of all work on pixels (scale_stubs.py). Each image waits
 `--compute-s` on its worker and `--disk-s` for a disk that serves one worker at a time. The law that is fitted to the
-runs is printed beside these times. Cores are not what limits stubs, so that two cores can measure 32 workers.
+time from the first to the last task of each run is printed beside these times. Cores are not what limits stubs, so that
+two cores can measure 32 workers.
 """
 
 import argparse
@@ -30,11 +31,13 @@ from emqa_dask.pipeline.workspace import micrograph_ledger
 from emqa_dask.pipeline.workspace.stages import list_run_folders
 from emqa_dask.run.cluster import open_cluster, start_fork_server
 from emqa_dask.run.execute import Task, execute
+from emqa_dask.run.scaling import fit_law
 from emqa_dask.run.workers import SPAWN_VARIABLES, START_METHOD, WORKER_VARIABLES, set_variables
 from emqa_dask.settings import Settings, replace
 from emqa_dask.store.layout import Workspace
 
 PARTS = ("log", "stubs")
+STUB_MEMORY_GIB = 2.0  # limit of each worker; stubs take 0.3 of it, so that 32 of them fit anywhere
 TABLES = ("thumbnails", "detections")  # that the LoG stage makes
 
 
@@ -111,13 +114,15 @@ def measure_log(folder: Path, n: int, size: int, rounds: int) -> list[dict]:
 
 def measure_stubs(folder: Path, out: Path, times: scale_stubs.StubTimes, options: BenchOptions) -> dict:
     """The document of `emqa bench` on stubs."""
-    settings = replace(Settings(), {"detect": {"detectors": ["log"]}, "store": {"shard_length": 2, "verify_gib": 0}})
+    sections = {"detect": {"detectors": ["log"]}, "store": {"shard_length": 2, "verify_gib": 0}}
+    settings = replace(Settings(), sections | {"run": {"memory_gib": STUB_MEMORY_GIB}})
     write_empty_files(folder / "files", options.n_files)
     with scale_stubs.use_stubs(times):
         document = bench(str(folder / "files"), str(out), settings, options)
-    law = document["summary"]["law"]
-    print(f"true: compute {times.compute_s:.3f} s, disk {times.disk_s:.3f} s per image; fitted: {law}")
-    return document
+    columns = [[run[name] for run in document["runs"]] for name in ("n_images", "workers", "task_seconds")]
+    law = fit_law(*columns)
+    print(f"true: compute {times.compute_s:.3f} s, disk {times.disk_s:.3f} s per image; fitted to the tasks: {law}")
+    return document | {"task_law": law._asdict()}
 
 
 def main(arguments: list[str] | None = None) -> None:

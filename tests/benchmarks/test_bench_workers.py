@@ -20,11 +20,9 @@ def test_fitted_compute_time_is_that_of_the_stubs(tmp_path):
     options = ["--workers", "1", "4", "--stubs", "8", "--rounds", "1", "--compute-s", "1", "--disk-s", "0.01"]
     main(["--parts", "stubs", *options, "--json", str(tmp_path / "stubs.json")])
     document = json.loads((tmp_path / "stubs.json").read_text())["stubs"]
-    law = document["summary"]["law"]
-    assert law["compute_s"] == pytest.approx(
-        1.0, rel=0.35
-    )  # the start and the report of a busy machine vary by seconds
+    assert document["task_law"]["compute_s"] == pytest.approx(1.01, rel=0.2)  # and some time of a core
+    assert document["summary"]["law"]["compute_s"] > 0.5  # start and report of a busy machine vary by seconds
     for run in document["runs"]:
         assert run["stage_seconds"]["compute"] == pytest.approx(run["n_images"], rel=0.2)
         assert run["stage_seconds"]["disk"] >= 0.01 * run["n_images"]
-        assert run["seconds"] >= run["n_images"] * 1.01 / run["workers"]
+        assert run["seconds"] >= run["task_seconds"] >= run["n_images"] * 1.01 / run["workers"]

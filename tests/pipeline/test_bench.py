@@ -22,6 +22,7 @@ def make_runs(workers=(1, 2, 4), rounds=2, n_files=40) -> list[dict]:
             "n_images": plan["n_files"],
             "megapixels": 2.0 * plan["n_files"],
             "seconds": float(LAW.predict_seconds(plan["n_files"], plan["workers"])),
+            "task_seconds": 1.0,
             "stage_seconds": {"detect": 0.3 * plan["n_files"]},
             "peak_memory_mib": 100.0,
             "gpu_percent": None,

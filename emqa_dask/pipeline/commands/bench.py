@@ -157,8 +157,9 @@ def list_runs(options: BenchOptions, n_files: int) -> Iterator[dict[str, Any]]:
 def measure_run(folder: Path, paths: Sequence[str], settings: Settings, workers: int) -> dict[str, Any]:
     """Figures of a triage of the files `paths` in a new workspace, from its start to the report.
 
-    Seconds, images, megapixels, seconds of all workers by stage, the largest memory of a worker, and the utilisation of
-    the GPUs while their tasks ran (None where it was not measured).
+    Seconds, those from the start of the first task on images to the end of the last one, images, megapixels, seconds of
+    all workers by stage, the largest memory of a worker, and the utilisation of the GPUs while their tasks ran (None
+    where it was not measured).
     """
     file_list = folder / "files.txt"
     file_list.write_text("".join(f"{path}\n" for path in paths), "utf-8")
@@ -174,8 +175,11 @@ def measure_run(folder: Path, paths: Sequence[str], settings: Settings, workers:
         raise ValueError("the sample has no micrograph: nothing can be measured")
     events = load_events(workspace)
     shutil.rmtree(root)
+    image_events = events[events["stage"].ne("survey")]
+    ends = image_events["started"] + image_events["seconds"]
     return {
         "seconds": seconds,
+        "task_seconds": float(ends.max() - image_events["started"].min()),
         "n_images": len(micrographs),
         "megapixels": float((micrographs["height_px"] * micrographs["width_px"]).sum() / 1e6),
         "stage_seconds": {name: float(total) for name, total in events.groupby("stage")["seconds"].sum().items()},
