@@ -9,14 +9,17 @@ if TYPE_CHECKING:
     import torch
 
 WIDE_RESNET = "wide_resnet"
+PICTURE_BACKBONE = "picture-kinds"  # of the bundled network; the members are heads on its features
 # Values of keys that a card may omit. `n_classes` is required.
 DEFAULTS = {
-    "backbone": WIDE_RESNET,  # or the name of a torchvision classifier that ends in a linear layer
+    "backbone": WIDE_RESNET,  # PICTURE_BACKBONE, or the name of a torchvision classifier that ends in a linear layer
     "channels": 1,  # of the image
     "dropout": 0.0,  # probability
     "depth": 16,  # of the wide ResNet: 6 n + 4, n blocks a group
     "widen": 2,  # of the wide ResNet: 16, 32 and 64 channels times this
+    "hidden": 64,  # units between the features of PICTURE_BACKBONE and the logits
 }
+PICTURE_BATCH_PX = 2**20  # of the windows that go through PICTURE_BACKBONE at once: 0.5 GB in memory
 
 
 def complete_architecture(architecture: Mapping) -> dict:
@@ -33,6 +36,8 @@ def complete_architecture(architecture: Mapping) -> dict:
         errors.append(f"channels is {table['channels']}: at least 1")
     if not 0 <= table["dropout"] < 1:
         errors.append(f"dropout is {table['dropout']}: a probability from 0 to below 1")
+    if table["backbone"] == PICTURE_BACKBONE and (table["hidden"] < 1 or table["channels"] != 1):
+        errors.append(f"hidden is {table['hidden']}, channels {table['channels']}: hidden at least 1, channels 1")
     if table["backbone"] == WIDE_RESNET and (table["depth"] < 10 or (table["depth"] - 4) % 6 or table["widen"] < 1):
         errors.append(f"depth is {table['depth']}, widen {table['widen']}: depth is 10, 16, 22, ..., widen 1, 2, ...")
     if errors:
@@ -45,7 +50,8 @@ def build_classifier(architecture: Mapping) -> "torch.nn.Module":
 
     Its `backbone` takes float32 (n, channels, h, w) in [0, 1] to embeddings (n, d), its `head` (linear) these to logits
     (n, n_classes); called with `embedding=True` it gives both. The wide ResNet of 16 layers, widened by 2, has 693,966
-    parameters at 1 channel and 30 classes; its dropout lies between the two 3 x 3 convolutions of each block. Another
+    parameters at 1 channel and 30 classes; its dropout lies between the two 3 x 3 convolutions of each block. With
+    PICTURE_BACKBONE the network takes the features of `compute_picture_features` instead of images. Another
     backbone is torchvision's of that name: dropout where it has some, or before its last layer where it has none.
     Zagoruyko & Komodakis, arXiv 1605.07146. Errors: as `complete_architecture`; ValueError for a backbone that
     torchvision does not have, or that does not end in a linear layer.
@@ -53,6 +59,8 @@ def build_classifier(architecture: Mapping) -> "torch.nn.Module":
     full = complete_architecture(architecture)
     if full["backbone"] == WIDE_RESNET:
         backbone, head = _build_wide_resnet(full)
+    elif full["backbone"] == PICTURE_BACKBONE:
+        backbone, head = _build_picture_head(full)
     else:
         backbone, head = _build_torchvision(full)
 
@@ -100,6 +108,14 @@ def pool_picture_stages(network: "torch.nn.ModuleDict", pictures: "torch.Tensor"
         values = stage(values)
         means.append(values.mean(dim=(2, 3)))
     return torch.cat(means, dim=1)
+
+
+def compute_picture_features(network: "torch.nn.ModuleDict", pictures: "torch.Tensor") -> "torch.Tensor":
+    """pool_picture_stages() of pictures (n, 1, h, w), in batches of PICTURE_BATCH_PX."""
+    import torch
+
+    n = max(1, PICTURE_BATCH_PX // max(1, pictures.shape[2] * pictures.shape[3]))
+    return torch.cat([pool_picture_stages(network, batch) for batch in pictures.split(n)])
 
 
 def set_dropout_pass(net: "torch.nn.Module", seed: int | None, number: int = 0) -> None:
@@ -197,6 +213,15 @@ def _build_wide_resnet(full: Mapping) -> tuple:
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
     return backbone, nn.Linear(width, full["n_classes"])
+
+
+def _build_picture_head(full: Mapping) -> tuple:
+    from torch import nn
+
+    from emqa_dask.efficientnet_lite import STAGE_CHANNELS
+
+    hidden = nn.Sequential(nn.Linear(sum(STAGE_CHANNELS), full["hidden"]), nn.ReLU(), _make_dropout(full["dropout"]))
+    return hidden, nn.Linear(full["hidden"], full["n_classes"])
 
 
 def _build_torchvision(full: Mapping) -> tuple:

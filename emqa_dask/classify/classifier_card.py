@@ -22,6 +22,7 @@ class ClassifierCard:
     name: str
     classes: tuple[str, ...]
     architecture: Mapping[str, object]  # see classifiers.build_classifier
+    backbone_digest: str  # SHA-256 of the card of the bundled backbone that the members share; "" without one
     window_settings: WindowSettings
     method: str  # one of METHODS
     members: tuple[str, ...]  # files of all members
@@ -74,6 +75,7 @@ def _parse_card(directory: Path, table: Mapping) -> ClassifierCard:
         name=str(table["name"]),
         classes=tuple(table["classes"]),
         architecture=classifiers.complete_architecture(table["architecture"]),
+        backbone_digest=str(table.get("backbone_digest", "")),
         window_settings=WindowSettings(**table["input"]),
         method=ensemble["method"],
         members=members,

@@ -58,6 +58,7 @@ class Ensemble:
         device: str,
         evaluation: str | None = None,
         precision: str = "float32",
+        backbone: "torch.nn.ModuleDict | None" = None,  # shared by all members, which are heads on its features
     ) -> None:
         import torch
 
@@ -65,6 +66,7 @@ class Ensemble:
         self.device = device
         self.precision = precision
         self._nets = [net.to(device, getattr(torch, precision)).eval() for net in nets]
+        self._backbone = None if backbone is None else backbone.to(device, getattr(torch, precision)).eval()
         is_single = len(nets) == 1  # MC dropout sets the pass of its network, which works in the loop only
         self._evaluate = make_evaluator(self._nets, EVALUATION_METHOD if is_single else evaluation or EVALUATION_METHOD)
 
@@ -191,6 +193,8 @@ class Ensemble:
             pixels = np.ascontiguousarray(stack[:, None], np.float32)
             images = torch.from_numpy(pixels).to(self.device, getattr(torch, self.precision))
             images = images.expand(-1, self.card.architecture["channels"], -1, -1)
+            if self._backbone is not None:
+                images = classifiers.compute_picture_features(self._backbone, images)
             for number in passes:
                 seed = None if number is None else self.card.seed
                 classifiers.set_dropout_pass(self._nets[0], seed, number or 0)

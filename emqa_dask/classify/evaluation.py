@@ -31,7 +31,8 @@ def _make_loop(nets) -> Evaluate:
     nets = [net.to(memory_format=torch.channels_last) for net in nets]  # no copies: their dropout pass may be set
 
     def evaluate(images):
-        images = images.contiguous(memory_format=torch.channels_last)
+        if images.ndim == 4:  # not the features of a shared backbone
+            images = images.contiguous(memory_format=torch.channels_last)
         outputs = [net(images, embedding=True) for net in nets]
         return torch.stack([logits for logits, _ in outputs]), torch.stack([embedding for _, embedding in outputs])
 

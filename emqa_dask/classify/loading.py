@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from emqa_dask import classifiers, models, networks
-from emqa_dask.classify import classifier_card
+from emqa_dask.classify import classifier_card, object_kinds
 from emqa_dask.classify.ensemble import BATCH_WINDOWS, Ensemble
 from emqa_dask.settings.stages import PRECISIONS
 
@@ -101,7 +101,18 @@ def _load_ensemble(
     usable = tuple(file for file in model_card.files if file not in faults)
     model_card = replace(model_card, files=usable, faults=faults, method=method)
     classifier_card.check_members(model_card)
-    return Ensemble(model_card, nets if method == "ensemble" else nets[:1], device, precision=precision)
+    nets = nets if method == "ensemble" else nets[:1]
+    return Ensemble(model_card, nets, device, precision=precision, backbone=_load_backbone(model_card))
+
+
+def _load_backbone(model_card: classifier_card.ClassifierCard) -> "torch.nn.ModuleDict | None":
+    """The network that all members share; None for members that are whole networks."""
+    if model_card.architecture["backbone"] != classifiers.PICTURE_BACKBONE:
+        return None
+    with models.blame_model(model_card.directory):
+        if model_card.backbone_digest != models.digest_model_card(models.PICTURE_MODEL):
+            raise ValueError("its members are heads on another network picture-kinds than this version's")
+    return object_kinds.load_backbone()
 
 
 def _load_members(model_card: classifier_card.ClassifierCard) -> tuple[list["torch.nn.Module"], dict[str, str]]:

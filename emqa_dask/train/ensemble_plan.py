@@ -40,6 +40,10 @@ class EnsembleOptions:
         if self.n_members < 1 or (self.method != "ensemble" and self.n_members != 1):
             raise ValueError(f"{self.n_members} members for method {self.method!r}: softmax and dropout have one")
         architecture = classifiers.complete_architecture({**self.architecture, "n_classes": n_classes})
+        if architecture["backbone"] == classifiers.PICTURE_BACKBONE:
+            raise ValueError(
+                f"backbone {classifiers.PICTURE_BACKBONE!r} is of bundled ensembles alone: take another one"
+            )
         if self.method == "dropout" and not architecture["dropout"]:
             raise ValueError("method 'dropout' needs [architecture] dropout above 0; the published one is 0.3")
         return architecture

@@ -93,7 +93,7 @@ def _check_options(
     for name, high in (("depth", 1000), ("widen", 100)):
         if name in options.architecture:
             check_integer(name, options.architecture[name], 1, high)
-    classifiers.build_classifier({**options.architecture, "n_classes": 2})
+    classifiers.build_classifier(options.complete_architecture(2))
     check_integer("window", options.window_settings.size_px, 8, 2**16)
 
 
