@@ -220,8 +220,8 @@ def _build_picture_head(full: Mapping) -> tuple:
 
     from emqa_dask.efficientnet_lite import STAGE_CHANNELS
 
-    hidden = nn.Sequential(nn.Linear(sum(STAGE_CHANNELS), full["hidden"]), nn.ReLU(), _make_dropout(full["dropout"]))
-    return hidden, nn.Linear(full["hidden"], full["n_classes"])
+    layers = nn.Sequential(nn.Linear(sum(STAGE_CHANNELS), full["hidden"]), nn.ReLU(), _make_dropout(full["dropout"]))
+    return layers, nn.Linear(full["hidden"], full["n_classes"])
 
 
 def _build_torchvision(full: Mapping) -> tuple:
