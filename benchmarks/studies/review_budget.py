@@ -2,9 +2,10 @@
 
     python -m benchmarks.fit_quality_model ... --cache CACHE        writes CACHE/quality-NAME/evaluation.csv
     python -m benchmarks.studies.review_budget CACHE/quality-NAME/evaluation.csv
+    python -m benchmarks.studies.review_budget WORKSPACE --labels LABELS
 
-The table has labelled images with true and predicted F1. The results
-are the mean F1, the mean number of objects per image and the share of images with an F1 of at least 0.5. Selections:
+The table has labelled images with true and predicted F1. Of a workspace the covered images count, with the labels of
+all of them. The results are the mean F1, the mean number of objects per image and the share of images with an F1 of at least 0.5. Selections:
 
 plan           `emqa review plan`: drawn with known probabilities, estimated from labels and predictions
 random         a simple random sample, estimated likewise
@@ -24,8 +25,13 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from emqa_dask.measure.estimation import Design, Estimate, define_simple_design, estimate_ratio
+from emqa_dask.pipeline.commands.estimate_quality import compute_quality
+from emqa_dask.pipeline.commands.review_plan import read_covered
+from emqa_dask.pipeline.workspace.labels import read_matched_labels
 from emqa_dask.review.gain import RESULTS
 from emqa_dask.review.sampling import draw_images
+from emqa_dask.settings import Settings
+from emqa_dask.store.layout import Workspace
 
 SHARES = (0.05, 0.1, 0.2)  # of the images that are reviewed
 GOOD_F1 = 0.5
@@ -44,6 +50,18 @@ def list_archives(table: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
         for name, own_images in archives.items():
             if len(own_images) >= MIN_IMAGES:
                 yield f"{name}, {protocol}", own_images.reset_index(drop=True)
+
+
+def read_archive(root: str, labels: str) -> pd.DataFrame:
+    """The covered images of a workspace as list_archives() has them, with their labels."""
+    images = read_covered(Workspace(root), Settings())
+    matched = read_matched_labels([labels], images)
+    quality = compute_quality(Workspace(root), Settings(), images, matched)
+    n_true = pd.Series({key: len(label.boxes) for key, label in matched.items()}, dtype=float)
+    images["n_true"] = images["micrograph_id"].map(n_true).fillna(0.0)
+    images["true_f1"] = images["micrograph_id"].map(quality["f1"]).fillna(0.0)
+    images["n_detections"] = images["n_objects"].astype(float)
+    return images.assign(source=images["session"], is_good=images["true_f1"] >= GOOD_F1)
 
 
 def list_values(rows: pd.DataFrame, result: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -106,11 +124,16 @@ def compare_selections(rows: pd.DataFrame, result: str, n_reviewed: int, n_repet
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("evaluation", help="evaluation.csv of fit_quality_model")
+    parser.add_argument("evaluation", help="evaluation.csv of fit_quality_model, or a workspace")
+    parser.add_argument("--labels", help="of all images of the workspace: OUT.truth/annotations.json of emqa synthesise")
     parser.add_argument("--repetitions", type=int, default=500)
     options = parser.parse_args()
     table = []
-    for name, rows in list_archives(pd.read_csv(options.evaluation)):
+    if options.labels:
+        archives = [(options.evaluation, read_archive(options.evaluation, options.labels))]
+    else:
+        archives = list_archives(pd.read_csv(options.evaluation))
+    for name, rows in archives:
         for result in RESULTS:
             for share in SHARES:
                 n_reviewed = round(share * len(rows))

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 import emqa_dask
+from emqa_dask.cli import main
 from emqa_dask.measure.estimation import Design, estimate_ratio
 from emqa_dask.measure.estimation_design import PROBABILITIES
 from emqa_dask.pipeline.commands.calibrate import calibrate
@@ -327,6 +328,20 @@ def test_accepted_images_are_a_set_for_training(root, tmp_path):
         assert np.array_equal(read_image(image.path), open_run(root).image(row["uri"], row["frame"]))
         boxes = np.array(desk.list_objects({"id": row["id"]}).content["detections"]).reshape(-1, 4)
         assert len(image.masks) == len(boxes)
+
+
+def test_detector_trained_on_accepted_images_triages_their_archive(archive, root, tmp_path):
+    """Through the command line: --reviewed gives a detector that a triage names in the rows of all micrographs."""
+    review_all(root)
+    model = str(tmp_path / "own")
+    options = ["--start", "cavity-tem", "--frozen", "--steps", "2", "--seed", "3"]
+    assert main(["train", "detector", "--reviewed", root, *options, "--out", model]) == 0
+    again = str(tmp_path / "again")
+    assert main(["triage", str(archive), "--workspace", again, "--detector", model, "--scheduler", "in-process"]) == 0
+    rows = open_run(again).triage.compute()
+    assert set(rows["uri"]) == set(open_run(root).triage["uri"].compute())
+    assert set(rows["detector"].dropna()) == {"own"}
+    assert rows["n_detections"].sum() > 0
 
 
 def test_training_without_any_set_is_refused(tmp_path):

@@ -51,7 +51,7 @@ def plan_review(
     if result not in RESULTS:
         raise SettingsError(f"--for {result}: there are {', '.join(RESULTS)}")
     workspace = Workspace(root)
-    images = _read_covered(workspace, settings)
+    images = read_covered(workspace, settings)
     images["sample"] = make_grouping(grouping).name_samples(images)
     gain = RESULTS[result](images)
     flags = parts.load_table(workspace.flags, tables.FLAGS, ["micrograph_id", "flag", "text"])
@@ -70,7 +70,7 @@ def plan_review(
     return 0
 
 
-def _read_covered(workspace: Workspace, settings: Settings) -> pd.DataFrame:
+def read_covered(workspace: Workspace, settings: Settings) -> pd.DataFrame:
     """The covered images of estimate_images.read_images(), with TRIAGE_COLUMNS; ValueError where there is none."""
     images = read_images(workspace, settings)
     images = images[images["cover"] == ""]
