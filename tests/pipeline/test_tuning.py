@@ -222,6 +222,17 @@ def test_a_lattice_without_pixel_size_is_an_error(workspace, lattice, tmp_path, 
     assert main([*command, "--scheduler", "in-process", "--nm-per-pixel", str(NM), "--evaluations", "4"]) == 0
 
 
+def test_an_image_without_pixel_size_is_left_out_of_a_search_with_a_lattice(workspace, lattice, tmp_path, capsys):
+    out = tmp_path / "s.toml"
+    command = ["tune", "log", workspace, "--lattice", lattice, "--cohort", "*", "--images", "5", "--evaluations", "5"]
+    assert main([*command, "--workers", "1", "--scheduler", "in-process", "--out", str(out)]) == 0
+    text = capsys.readouterr()
+    text = text.out + text.err
+    assert "left out, because a lattice or density needs the pixel size, which is unknown: unscaled.tif" in text
+    assert "4 of 5 micrographs" in text
+    assert out.exists()
+
+
 def test_a_run_searches_each_cohort_with_its_own_settings(archive, atomic, tmp_path):
     changes = {"day 1/*": {"threshold": 0.2}, "*": {"min_sigma": 2.5, "max_sigma": 4.0}}
     mixed = dataclasses.replace(

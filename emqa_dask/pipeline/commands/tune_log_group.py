@@ -64,6 +64,12 @@ class GroupTuning:
         if options.nm_per_pixel is not None:
             rows = rows.assign(nm_per_pixel=options.nm_per_pixel, nm_per_pixel_y=options.nm_per_pixel)
         sides_nm = compute_pixel_side_nm(rows["nm_per_pixel"], rows["nm_per_pixel_y"])
+        is_sized = np.isfinite(sides_nm)
+        if physics is not None and is_sized.any() and not is_sized.all():
+            uris = ", ".join(rows["uri"][~is_sized])
+            say(f"{group.name}: left out, because a lattice or density needs the pixel size, which is unknown: {uris}")
+            rows = rows[is_sized]
+            references = [reference for reference, has_size in zip(references, is_sized, strict=True) if has_size]
         median_nm = float(np.nanmedian(sides_nm)) if np.isfinite(sides_nm).any() else math.nan
         space = _make_space(physics, median_nm)
         defaults = group.cohort.merge_detect_settings(settings.detect).with_pixel_size(median_nm)
