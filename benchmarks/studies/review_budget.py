@@ -5,7 +5,8 @@
     python -m benchmarks.studies.review_budget WORKSPACE --labels LABELS
 
 The table has labelled images with true and predicted F1. Of a workspace the covered images count, with the labels of
-all of them. The results are the mean F1, the mean number of objects per image and the share of images with an F1 of at least 0.5. Selections:
+all of them. The results are the mean F1, the mean number of objects per image and the share of images with an F1 of at
+least 0.5. Selections:
 
 plan           `emqa review plan`: drawn with known probabilities, estimated from labels and predictions
 random         a simple random sample, estimated likewise
@@ -25,13 +26,15 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from emqa_dask.measure.estimation import Design, Estimate, define_simple_design, estimate_ratio
+from emqa_dask.measure.estimation_shares import estimate_share
+from emqa_dask.pipeline.commands.estimate_images import read_images
 from emqa_dask.pipeline.commands.estimate_quality import compute_quality
-from emqa_dask.pipeline.commands.review_plan import read_covered
+from emqa_dask.pipeline.commands.review_plan import number_strata, read_covered
 from emqa_dask.pipeline.workspace.labels import read_matched_labels
 from emqa_dask.review.gain import RESULTS
 from emqa_dask.review.sampling import draw_images
-from emqa_dask.settings import Settings
 from emqa_dask.store.layout import Workspace
+from emqa_dask.store.stored_settings import read_settings
 
 SHARES = (0.05, 0.1, 0.2)  # of the images that are reviewed
 GOOD_F1 = 0.5
@@ -54,9 +57,12 @@ def list_archives(table: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
 
 def read_archive(root: str, labels: str) -> pd.DataFrame:
     """The covered images of a workspace as list_archives() has them, with their labels."""
-    images = read_covered(Workspace(root), Settings())
-    matched = read_matched_labels([labels], images)
-    quality = compute_quality(Workspace(root), Settings(), images, matched)
+    workspace = Workspace(root)
+    settings = read_settings(root)
+    images = read_covered(workspace, settings)
+    matched = read_matched_labels([labels], read_images(workspace, settings))
+    matched = {key: label for key, label in matched.items() if key in set(images["micrograph_id"])}
+    quality = compute_quality(workspace, settings, images, matched)
     n_true = pd.Series({key: len(label.boxes) for key, label in matched.items()}, dtype=float)
     images["n_true"] = images["micrograph_id"].map(n_true).fillna(0.0)
     images["true_f1"] = images["micrograph_id"].map(quality["f1"]).fillna(0.0)
@@ -65,21 +71,22 @@ def read_archive(root: str, labels: str) -> pd.DataFrame:
 
 
 def list_values(rows: pd.DataFrame, result: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """True and predicted contributions (n,) of images to a result of review.gain."""
+    """True and predicted contributions (n,) of images to a result of review.gain; the mean for no prediction."""
     columns = {
         "f1": ("true_f1", "predicted_f1"),
         "density": ("n_true", "n_detections"),
         "triage": ("is_good", "f1_probability"),
     }[result]
     true, predicted = (rows[name].to_numpy(float) for name in columns)
-    return true, predicted
+    return true, np.where(np.isfinite(predicted), predicted, np.nanmean(predicted))
 
 
 def estimate_by_design(design: Design, true: NDArray, predicted: NDArray) -> Estimate:
     """The mean of `true`, known for the reviewed images, with the predictions of all."""
     ones = np.ones(len(predicted))
     true_totals = np.column_stack([true, ones])[design.reviewed]
-    return estimate_ratio(design, true_totals, np.column_stack([predicted, ones]))
+    estimate = estimate_share if np.isin(true, (0, 1)).all() else estimate_ratio
+    return estimate(design, true_totals, np.column_stack([predicted, ones]))
 
 
 def estimate_by_replacement(reviewed: NDArray, true: NDArray, predicted: NDArray) -> float:
@@ -98,12 +105,12 @@ def compare_selections(rows: pd.DataFrame, result: str, n_reviewed: int, n_repet
     """A row for each selection: relative error, coverage and length of 95 % intervals."""
     true, predicted = list_values(rows, result)
     truth = true.mean()
-    strata = pd.factorize(rows["source"], sort=True)[0]
-    deviations = RESULTS[result](rows).deviations
+    gain = RESULTS[result](rows)
+    strata = number_strata(rows["source"], gain)
     singles = np.arange(len(rows))
     estimates: dict[str, list[Estimate]] = {"plan": [], "random": []}
     for seed in range(n_repetitions):
-        draw = draw_images(deviations, strata, singles, n_reviewed, seed)
+        draw = draw_images(gain.deviations, strata, singles, n_reviewed, seed)
         probabilities = draw.probabilities[draw.positions]
         design = Design(len(rows), draw.positions, probabilities, np.zeros(len(probabilities), np.int64))
         estimates["plan"].append(estimate_by_design(design, true, predicted))
@@ -115,7 +122,7 @@ def compare_selections(rows: pd.DataFrame, result: str, n_reviewed: int, n_repet
         error = np.sqrt(np.mean((value - truth) ** 2)) / truth
         coverage = np.mean((low <= truth) & (truth <= high))
         table.append({"selection": name, "error": error, "coverage": coverage, "length": np.mean(high - low) / truth})
-    uncertainty = np.abs(rows["f1_probability"].to_numpy() - 0.5)
+    uncertainty = np.abs(rows["f1_probability"].to_numpy(float) - 0.5)
     for name, values in (("lowest_f1", rows["predicted_f1"].to_numpy()), ("entropy", uncertainty)):
         value = estimate_by_replacement(select_lowest(values, n_reviewed), true, predicted)
         table.append({"selection": name, "error": abs(value - truth) / truth})
@@ -125,7 +132,7 @@ def compare_selections(rows: pd.DataFrame, result: str, n_reviewed: int, n_repet
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("evaluation", help="evaluation.csv of fit_quality_model, or a workspace")
-    parser.add_argument("--labels", help="of all images of the workspace: OUT.truth/annotations.json of emqa synthesise")
+    parser.add_argument("--labels", help="of the images of the workspace: OUT.truth/annotations.json")
     parser.add_argument("--repetitions", type=int, default=500)
     options = parser.parse_args()
     table = []

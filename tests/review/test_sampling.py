@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from emqa_dask.measure.estimation import Design, estimate_ratio
+from emqa_dask.pipeline.commands.review_plan import number_strata
 from emqa_dask.review.gain import RESULTS
 from emqa_dask.review.sampling import compute_probabilities, compute_standard_error, draw_images, draw_systematic
 
@@ -80,6 +81,31 @@ def test_intervals_of_drawn_images_contain_the_truth():
         errors.append(estimate.value - true.mean())
     assert n_covering / 400 > 0.92
     assert np.std(errors) < 1.3 * compute_standard_error(true - predicted, draw.probabilities) / 300
+
+
+def test_intervals_contain_the_truth_where_the_detector_misses_some_images():
+    """One image in ten has 80 objects of which the detector sees next to none; each plan has its share of these."""
+    rng = np.random.default_rng(4)
+    is_missed = np.arange(160) < 16
+    true = np.where(is_missed, 80, rng.poisson(rng.gamma(1.5, 12, 160)))
+    found = np.where(is_missed, rng.poisson(0.5, 160), rng.binomial(true, 0.8))
+    f1 = np.where(is_missed, np.nan, rng.uniform(0.5, 0.9, 160))
+    triage = pd.DataFrame({f"predicted_{name}": f1 for name in ("f1", "precision", "recall")})
+    triage = triage.assign(n_detections=found, predicted_f1_low=f1 - 0.2, predicted_f1_high=f1 + 0.1)
+    gain = RESULTS["density"](triage)
+    assert gain.is_uninformative[is_missed].mean() > 0.9
+    strata = number_strata(pd.Series(np.arange(160) % 5), gain)
+    true_totals = np.column_stack([true, np.ones(160)]).astype(float)
+    predicted_totals = np.column_stack([found, np.ones(160)]).astype(float)
+    n_covering = 0
+    for seed in range(200):
+        draw = draw_images(gain.deviations, strata, np.arange(160), 24, seed)
+        expected = draw.probabilities[gain.is_uninformative].sum()
+        assert abs(gain.is_uninformative[draw.positions].sum() - expected) < 1
+        design = Design(160, draw.positions, draw.probabilities[draw.positions], np.zeros(len(draw.positions), int))
+        estimate = estimate_ratio(design, true_totals[draw.positions], predicted_totals)
+        n_covering += estimate.low <= true.mean() <= estimate.high
+    assert n_covering / 200 >= 0.93
 
 
 @pytest.mark.parametrize("result", RESULTS)

@@ -57,7 +57,7 @@ def plan_review(
     flags = parts.load_table(workspace.flags, tables.FLAGS, ["micrograph_id", "flag", "text"])
     groups = parts.load_table(workspace.duplicate_groups, tables.DUPLICATE_GROUPS, ["group", "micrograph_id"])
     clusters = number_clusters(images, flags, groups)
-    strata = pd.factorize(images["sample"].astype(object), sort=True)[0]
+    strata = number_strata(images["sample"], gain)
     draw = draw_images(gain.deviations, strata, clusters, budget, seed)
     plan = _make_table(images, gain, draw, f"{result}, {budget}, {grouping}, {seed}")
     parts.write_table(workspace.review_plan, plan, tables.REVIEW_PLAN)
@@ -78,6 +78,16 @@ def read_covered(workspace: Workspace, settings: Settings) -> pd.DataFrame:
         raise ValueError(f"{files.redact(workspace.uri)}: no image has the verdict trust or review and is measured")
     triage = parts.load_table(workspace.triage, tables.TRIAGE, TRIAGE_COLUMNS).dropna(subset="micrograph_id")
     return images.merge(triage, on="micrograph_id", how="left").reset_index(drop=True)
+
+
+def number_strata(groups: pd.Series, gain: Gain) -> NDArray[np.int64]:
+    """(n,) numbers of the strata over which a plan is spread: groups, apart from uninformative images.
+
+    Images whose objects the detector does not see decide about the error of a result. So that the plan has its share
+    of them, images whose detections say little are strata of their own.
+    """
+    numbers, names = pd.factorize(groups.astype(object), sort=True)
+    return numbers + len(names) * gain.is_uninformative
 
 
 def number_clusters(images: pd.DataFrame, flags: pd.DataFrame, groups: pd.DataFrame) -> NDArray[np.int64]:
