@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from emqa_dask.measure.estimation import NO_ESTIMATE, Design, Estimate, count_further_labels, estimate_ratio
 from emqa_dask.measure.estimation_design import Selection, choose_selection
+from emqa_dask.measure.estimation_shares import estimate_share
 from emqa_dask.measure.estimation_swelling import convert_to_swelling, estimate_swelling
 from emqa_dask.pipeline.commands.estimate_images import TOTALS
 from emqa_dask.pipeline.commands.estimate_quantiles import PROBABILITIES, estimate_quantiles, name_quantile
@@ -38,7 +39,8 @@ DENSITY_PX = Quantity("density", "per_mpx", "n", "area_mpx")
 DIAMETER_PX = Quantity("mean_diameter", "px", "diameters_px", "n", needs_sizes=True)
 NUMBER = Quantity("n_objects", None, "n", "")
 NUMBER_PER_IMAGE = Quantity("n_per_image", None, "n", "")
-SHARES = (Quantity("mean_f1", None, "f1", "has_f1"), Quantity("trusted_share", None, "trusted", "has_f1"))
+TRUSTED = Quantity("trusted_share", None, "trusted", "has_f1")
+SHARES = (Quantity("mean_f1", None, "f1", "has_f1"), TRUSTED)
 
 
 class Group(NamedTuple):
@@ -108,13 +110,14 @@ def _estimate_row(quantity: Quantity, group: Group, selection: Selection, thickn
                 estimate_swelling(selection.design, true_totals, source, thickness_uncertainty) for source in sources
             ]
         else:
-            estimates[:2] = [estimate_ratio(selection.design, true_totals, source) for source in sources]
+            estimate = estimate_share if quantity is TRUSTED else estimate_ratio
+            estimates[:2] = [estimate(selection.design, true_totals, source) for source in sources]
     if quantity is SWELLING:
         estimates[2] = convert_to_swelling(naive)
     if quantity is NUMBER:
         estimates = [_multiply(estimate, len(group.sessions)) for estimate in estimates]
     if quantity in SHARES:
-        estimates = [estimate._replace(high=min(estimate.high, 1.0)) for estimate in estimates]
+        estimates = [row._replace(high=min(row.high, 1.0)) for row in estimates]
     remark = selection.reason or _find_remark(estimates[0], true_totals)
     if quantity in SHARES and remark == NO_OBJECTS:
         remark = NO_SHARE
