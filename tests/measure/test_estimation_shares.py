@@ -30,7 +30,7 @@ def test_labels_that_differ_have_the_estimate_of_the_ratio():
     assert estimate_share(design, true, predicted) == estimate_ratio(design, true, predicted)
 
 
-def test_unequal_probabilities_widen_the_interval_and_uncounted_images_are_no_draws():
+def test_unequal_probabilities_widen_the_interval_of_equal_labels():
     true = make_totals(np.ones(12))
     equal, unequal = (
         estimate_share(Design(100, np.arange(12), probabilities, np.zeros(12, int)), true, None)

@@ -222,7 +222,7 @@ def test_a_lattice_without_pixel_size_is_an_error(workspace, lattice, tmp_path, 
     assert main([*command, "--scheduler", "in-process", "--nm-per-pixel", str(NM), "--evaluations", "4"]) == 0
 
 
-def test_an_image_without_pixel_size_is_left_out_of_a_search_with_a_lattice(workspace, lattice, tmp_path, capsys):
+def test_images_without_pixel_size_are_left_out_of_lattice_searches(workspace, lattice, tmp_path, capsys):
     out = tmp_path / "s.toml"
     command = ["tune", "log", workspace, "--lattice", lattice, "--cohort", "*", "--images", "5", "--evaluations", "5"]
     assert main([*command, "--workers", "1", "--scheduler", "in-process", "--out", str(out)]) == 0
