@@ -1,8 +1,10 @@
 """detectron2's models: built from a config.yaml of plain values, and images as they take them."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from emqa_dask import models
 
@@ -12,7 +14,7 @@ INSTALL = (
 )
 
 
-def build(config: Path, score_floor: float, max_detections: int, device: str):
+def build(config: Path, score_floor: float, max_detections: int, device: str) -> tuple[Any, Any]:
     """detectron2's model of random weights, in evaluation mode, and its config.
 
     Nothing in the file is run and nothing is fetched: it is plain YAML, complete in itself (no `_BASE_`). Raises
@@ -75,7 +77,7 @@ def complete_config(config: Path, n_classes: int) -> str:
     return cfg.dump()
 
 
-def import_library():
+def import_library() -> tuple[Any, Any, Any]:
     """detectron2's CfgNode, a default config, and build_model()."""
     try:
         from detectron2.config import CfgNode, get_cfg
@@ -85,19 +87,19 @@ def import_library():
     return CfgNode, get_cfg(), build_model
 
 
-def prepare_pixels(image: np.ndarray, resize, channels: int) -> np.ndarray:
+def prepare_pixels(image: NDArray, resize: Any, channels: int) -> NDArray[np.float32]:
     """`image` as detectron2 takes it: 8-bit grey, scaled by Pillow, then float32 (channels, h, w), 0 to 255."""
     grey = convert_to_uint8(image)
     grey = resize.get_transform(grey).apply_image(grey)
     return np.repeat(grey[None].astype(np.float32), channels, axis=0)
 
 
-def convert_to_uint8(image: np.ndarray) -> np.ndarray:
+def convert_to_uint8(image: NDArray) -> NDArray[np.uint8]:
     """A normalised image (0 to 1 at the card's percentiles) as uint8; what lies beyond 0...1 is cut."""
     return np.rint(255 * np.clip(image, 0, 1)).astype(np.uint8)
 
 
-def make_resize(cfg):
+def make_resize(cfg: Any) -> Any:
     """detectron2's transform to the size at which a model of this config looks at an image."""
     from detectron2.data.transforms import ResizeShortestEdge
 
