@@ -108,7 +108,9 @@ def test_requests_are_few_and_none_is_made_for_nothing(healthy, s3_port, archive
     settings = replace(Settings(), SETTINGS)
     quietly(source, f"{bucket}/ws", settings)
     counts: collections.Counter = collections.Counter()
-    for request in proxy.requests:
+    # The holder of the lock looks at it and beats by time, so that a slow machine has more of these requests.
+    requests = [request for request in proxy.requests if not re.search(r"/\.beat-|/lock\b", request.path)]
+    for request in requests:
         path = request.path.partition("?")
         kind = "list" if "list-type" in path[2] else request.method.lower()
         place = path[0].removeprefix(f"/{bucket[5:]}").strip("/")
@@ -120,7 +122,7 @@ def test_requests_are_few_and_none_is_made_for_nothing(healthy, s3_port, archive
     n_partitions = micrographs["partition"].nunique()
     for (kind, place), n in sorted(counts.items(), key=lambda item: -item[1])[:25]:
         print(f"{n:5d} {kind:5s} {place}")
-    print(f"{len(proxy.requests)} requests for {n_files} files, {n_images} images, {n_partitions} partitions")
+    print(f"{len(requests)} requests for {n_files} files, {n_images} images, {n_partitions} partitions")
     of_archive = {kind: n for (kind, place), n in counts.items() if place == "archive"}
     # Listed to see that there is something, and for the survey; each file fetched for the survey, and for its shard.
     assert of_archive == {"list": 2, "get": n_files + n_images_in(micrographs)}
@@ -129,5 +131,5 @@ def test_requests_are_few_and_none_is_made_for_nothing(healthy, s3_port, archive
     assert all(counts["put", place] == 1 for place in puts if place.endswith(".parquet") and "survey" not in place)
     # Of 14 tables, each looked for, written, and read by the stages behind it, the report and the pages of images,
     # whose index lists the tables once more.
-    assert len(proxy.requests) <= sum(of_archive.values()) + 54 * n_partitions + 180
+    assert len(requests) <= sum(of_archive.values()) + 54 * n_partitions + 180
     assert_same_tables(f"{bucket}/ws", on_disk, settings)
