@@ -22,3 +22,14 @@ def small_archive(tmp_path_factory):
     folder = tmp_path_factory.mktemp("archives") / "small archive"
     synthesise(folder, "demo", n=16, seed=31, shape=(160, 192))
     return folder
+
+
+@pytest.fixture(scope="module")
+def one_thread():
+    """One thread of torch in this process: small networks are faster so, and tests run beside each other."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

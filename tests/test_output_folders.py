@@ -8,23 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
-import torch
 
 from emqa_dask.cli import main
 from emqa_dask.train.ensemble_plan import EnsembleOptions, TrainingSet, prepare_training
 from emqa_dask.windows import WindowSettings
 from tests.train.conftest import box_of, discs
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 HERE = ("--scheduler", "in-process", "--detector", "log")
 NOTHING = "nothing/is here"  # an input that is missing: a verb that is refused does not get as far as to look for it
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def put_folder(place: Path) -> None:

@@ -4,7 +4,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import tifffile
-import torch
 
 from emqa_dask import models
 from emqa_dask.classify import load_ensemble
@@ -13,6 +12,8 @@ from emqa_dask.synthetic import profiles
 from emqa_dask.synthetic.foreign import make_foreign_image
 from emqa_dask.uncertainty.classification import compute_entropy_limit
 from emqa_dask.uncertainty.shift_files import read_shift_model
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 NAME = "micrograph-kinds"
 SEED = 88_000_101  # the fit drew from others
@@ -25,14 +26,6 @@ KIND_OF_PROFILE = {
 IMAGES_PER_PROFILE = 4
 FOREIGN = ("photograph", "plot")
 SHAPE = (384, 448)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
