@@ -110,7 +110,8 @@ def test_a_plan_by_folder_is_estimated_with_its_probabilities(workspace, tmp_pat
     drawn = plan[plan["position"].notna()]
     shares = plan.groupby("sample")["review_probability"].sum()
     counts = drawn["sample"].value_counts()
-    assert list(counts.index.sort_values()) == ["day0", "day1"] and counts.sum() == 4
+    assert list(counts.index.sort_values()) == ["day0", "day1"]
+    assert counts.sum() == 4
     assert (abs(counts - shares) < 1).all()  # each folder has its share, rounded up or down
     labels = drawn[["uri"]].assign(n_objects=[5, 6, 7, 8])
     labels.to_csv(tmp_path / "labels.csv", index=False)
