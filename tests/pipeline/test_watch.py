@@ -126,6 +126,20 @@ def test_each_complete_version_is_judged_once(tmp_path):
     pd.testing.assert_frame_equal(stored[columns], expected[columns])
 
 
+def test_a_later_date_of_the_same_content_gives_no_verdict(tmp_path):
+    folder, root = tmp_path / "scans", tmp_path / "ws"
+    write_image(folder / "0.tif", 0)
+
+    def date_again():
+        os.utime(folder / "0.tif", ns=(2**60, 2**60))
+        write_image(folder / "1.tif", 1)
+
+    records, _ = watch_until(folder, root, 2, [date_again])
+    assert [record["uri"] for record in records] == ["0.tif", "1.tif"]
+    later, _ = watch_until(folder, root, 0)
+    assert later == []
+
+
 def test_a_half_written_file_gives_one_verdict(tmp_path):
     folder, root = tmp_path / "scans", tmp_path / "ws"
     write_image(tmp_path / "whole.tif", 3)

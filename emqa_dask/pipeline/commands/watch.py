@@ -20,7 +20,7 @@ from emqa_dask.pipeline.commands.triage import check_models, check_workspace
 from emqa_dask.pipeline.commands.watch_alarms import SessionAlarms
 from emqa_dask.pipeline.commands.watch_lines import format_alarm, format_verdict
 from emqa_dask.pipeline.commands.watch_options import WatchOptions
-from emqa_dask.pipeline.commands.watch_verdicts import decide_files
+from emqa_dask.pipeline.commands.watch_verdicts import decide_files, read_contents
 from emqa_dask.pipeline.commands.webhook import Webhook
 from emqa_dask.pipeline.workspace import journal, preconditions
 from emqa_dask.pipeline.workspace.archive_sources import Archives, list_sources, name_sources
@@ -181,9 +181,11 @@ class _Watcher:
     def _judge(self, entries: list[Entry]) -> None:
         """Run all steps on the files of `entries`, and show their verdicts and the alarms that they raise."""
         start_s = time.monotonic()
+        uris = [entry.uri for entry in entries]
+        # A file may have been completed after it seemed complete and before it was read: its verdict was shown then.
+        shown_contents = read_contents(self.workspace, [uri for uri in uris if uri not in self._unreadable])
         ingest(self.workspace, self.sources, self.settings, self.execute, self.files.select(entries))
         self._make_tables()
-        uris = [entry.uri for entry in entries]
         dates_s = {entry.uri: entry.modified_ns / 1e9 for entry in entries}
         for uri in uris:
             self._unreadable.pop(uri, None)
@@ -191,7 +193,7 @@ class _Watcher:
         for row in decide_files(self.workspace, uris, self.settings).to_dict("records"):
             if row["status"] == "failed":
                 self._unreadable[row["uri"]] = (due_s, row, dates_s)
-            else:
+            elif (row["uri"], row["content_sha256"]) not in shown_contents:
                 self._show_verdict(row, dates_s)
         for alarm in self.alarms.add_files(uris):
             self._show_alarm(alarm)

@@ -60,6 +60,12 @@ def _collect_micrographs(workspace: Workspace, catalog: pd.DataFrame, settings: 
     return [rows.select(FLAGGED_ROWS.names)]
 
 
+def read_contents(workspace: Workspace, uris: Collection[str]) -> set[tuple[str, str]]:
+    """(uri, SHA-256 of the content) of those files `uris` that are in the catalog and could be read."""
+    contents = read_rows(workspace.catalog, tables.CATALOG, ["uri", "content_sha256"], ("uri", list(uris))).dropna()
+    return set(zip(contents["uri"], contents["content_sha256"], strict=True))
+
+
 def read_rows(uri: str, schema: pa.Schema, columns: list[str], row_filter: tuple[str, list[str]]) -> pd.DataFrame:
     """Rows of the table `uri` whose column has one of the values of `row_filter` (column, values)."""
     batches = parts.iterate_table(uri, schema, columns, row_filter=row_filter)
