@@ -183,7 +183,8 @@ class _Watcher:
         start_s = time.monotonic()
         uris = [entry.uri for entry in entries]
         # A file may have been completed after it seemed complete and before it was read: its verdict was shown then.
-        shown_contents = read_contents(self.workspace, [uri for uri in uris if uri not in self._unreadable])
+        contents = read_contents(self.workspace, [uri for uri in uris if uri not in self._unreadable])
+        shown_contents = set(contents.itertuples(index=False, name=None))
         ingest(self.workspace, self.sources, self.settings, self.execute, self.files.select(entries))
         self._make_tables()
         dates_s = {entry.uri: entry.modified_ns / 1e9 for entry in entries}

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from emqa_dask import tables
-from emqa_dask.pipeline.commands.watch_verdicts import read_rows
+from emqa_dask.pipeline.commands.watch_verdicts import read_contents, read_rows
 from emqa_dask.pipeline.workspace import acquisition_groups, micrograph_ledger
 from emqa_dask.pipeline.workspace.sessions import FEATURE_QUANTITIES
 from emqa_dask.pipeline.workspace.stages import SCHEMAS, list_run_folders
@@ -54,9 +54,8 @@ class SessionAlarms:
 
     def add_files(self, uris: list[str]) -> list[dict]:
         """Rows of tables.ALARMS that the micrographs of the files `uris` raise; they are stored, too."""
-        contents = read_rows(self._workspace.catalog, tables.CATALOG, ["uri", "content_sha256"], ("uri", uris))
         present = digests.DigestSet()
-        present.add(digests.digest_contents(contents.dropna()))
+        present.add(digests.digest_contents(read_contents(self._workspace, uris)))
         rows = read_rows(self._workspace.micrographs, tables.MICROGRAPHS, IMAGE_COLUMNS, ("uri", uris))
         alarms = list(self._test_rows(rows[present.has(digests.digest_contents(rows))]))
         if alarms:

@@ -60,10 +60,10 @@ def _collect_micrographs(workspace: Workspace, catalog: pd.DataFrame, settings: 
     return [rows.select(FLAGGED_ROWS.names)]
 
 
-def read_contents(workspace: Workspace, uris: Collection[str]) -> set[tuple[str, str]]:
-    """(uri, SHA-256 of the content) of those files `uris` that are in the catalog and could be read."""
-    contents = read_rows(workspace.catalog, tables.CATALOG, ["uri", "content_sha256"], ("uri", list(uris))).dropna()
-    return set(zip(contents["uri"], contents["content_sha256"], strict=True))
+def read_contents(workspace: Workspace, uris: Collection[str]) -> pd.DataFrame:
+    """Columns uri and content_sha256 of those files `uris` that are in the catalog and could be read."""
+    columns = ["uri", "content_sha256"]
+    return read_rows(workspace.catalog, tables.CATALOG, columns, ("uri", list(uris))).dropna()
 
 
 def read_rows(uri: str, schema: pa.Schema, columns: list[str], row_filter: tuple[str, list[str]]) -> pd.DataFrame:
